@@ -1,0 +1,2 @@
+//! ioasidctl: the command.
+fn main() {}

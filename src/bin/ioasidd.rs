@@ -1,0 +1,2 @@
+//! ioasidd: the service.
+fn main() {}
