@@ -17,7 +17,7 @@ pub use fault::Fault;
 pub use limit::Limit;
 pub use pasid::{MAX_BITS, Pasid, PasidRange};
 pub use refusal::{Failure, Refusal};
-pub use request::{AllocRequest, SetId, SetRequest, SetState};
+pub use request::{SetId, SetRequest, SetState};
 
 /// A value that was offered from outside and is not what the field takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

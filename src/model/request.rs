@@ -55,25 +55,3 @@ pub struct SetRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<CgroupPath>,
 }
-
-/// Ids asked of a set: all of `count` or none, unless `up_to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AllocRequest {
-    /// How many; at least 1.
-    #[serde(default = "one")]
-    pub count: u32,
-    /// From this range only, both ends included; the set's own range bounds it further.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub range: Option<PasidRange>,
-}
-
-impl Default for AllocRequest {
-    fn default() -> Self {
-        Self { count: one(), range: None }
-    }
-}
-
-fn one() -> u32 {
-    1
-}

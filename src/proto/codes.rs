@@ -42,3 +42,28 @@ pub fn codes(refusal: &Refusal) -> Codes {
     };
     Codes { name, errno, errno_name }
 }
+
+/// `refusal` as the object that `ioasidctl --json` prints: its name, its errno, its fields.
+pub fn refusal_to_json(refusal: &Refusal) -> serde_json::Value {
+    let mut json = serde_json::to_value(refusal).unwrap_or_default();
+    if let Some(object) = json.as_object_mut() {
+        object.insert("errno".to_owned(), codes(refusal).errno_name.into());
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SetId;
+
+    #[test]
+    fn json_carries_name_errno_and_fields() {
+        let refusal = Refusal::QuotaExceeded { set: SetId(3), quota: 4, leased: 4, asked: 1 };
+        assert_eq!(
+            refusal_to_json(&refusal),
+            serde_json::json!({"error": "QuotaExceeded", "errno": "EDQUOT", "set": 3, "quota": 4, "leased": 4, "asked": 1})
+        );
+        assert_eq!(codes(&refusal).name, refusal_to_json(&refusal)["error"]);
+    }
+}
