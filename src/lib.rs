@@ -5,3 +5,5 @@
 
 pub mod model;
 pub mod proto;
+pub mod quota;
+pub mod sync;
