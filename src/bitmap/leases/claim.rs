@@ -1,0 +1,255 @@
+//! The holder's side: claim, release, and where to look.
+
+use super::super::{NotClaimed, hint};
+use super::map::{LeaseMap, mask_within, used};
+use super::{IDS_PER_WORD, available};
+use crate::sync::{AtomicU64, Ordering, load_total};
+use std::ops::Deref;
+
+/// Swaps tried on one word before a search goes on: only somebody who writes it without pause makes them fail.
+const TRIES: u32 = 64;
+
+/// What one word answered to a search.
+enum Try {
+    /// An id, and whether somebody else was met in the word.
+    Claimed(u32, bool),
+    Nothing,
+}
+
+impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
+    /// Holder: claims an available id; `None` if there is none, so that the session is to be asked for more.
+    ///
+    /// Begins behind the id this thread claimed last, so that a fresh id goes before one freed a moment ago. `None` is
+    /// exact while all who share the map keep the protocol: every id that was leased was in use at one moment in the
+    /// call. In words that somebody scribbles on it is returned at the latest after as many looks as there are words.
+    #[inline]
+    pub fn claim(&self) -> Option<u32> {
+        let words = self.word_count();
+        let at = match hint::get(self.key()) {
+            Some(at) if at < self.len() => at,
+            _ => hint::spread(words) * IDS_PER_WORD,
+        };
+        if let Try::Claimed(id, false) = self.claim_in_word(at / IDS_PER_WORD, at % IDS_PER_WORD, u32::MAX) {
+            self.follow(id);
+            return Some(id);
+        }
+        self.claim_elsewhere(at, 0, self.len() - 1)
+    }
+
+    /// Holder: claims an available id of `lo..=hi` (cut to the ids there are); as [`LeaseMap::claim`].
+    pub fn claim_in(&self, lo: u32, hi: u32) -> Option<u32> {
+        let hi = hi.min(self.len() - 1);
+        if lo > hi {
+            return None;
+        }
+        let at = hint::get(self.key()).filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
+        self.claim_elsewhere(at, lo, hi)
+    }
+
+    /// Holder: gives `id` back to the set; it stays leased. Wait-free.
+    ///
+    /// # Errors
+    /// [`NotClaimed`] if it was not in use (a double free, or its lease was ended), or is none of the map's; nothing
+    /// changed then.
+    #[inline]
+    pub fn release(&self, id: u32) -> Result<(), NotClaimed> {
+        if id >= self.len() {
+            return Err(NotClaimed(id));
+        }
+        let word = id / IDS_PER_WORD;
+        // ORDERING: SeqCst. Release half: what the holder did with the id is done before its next claim or take-back.
+        // As a whole it stands before the looks at the open bits and the watch word.
+        if self.leaf(word).fetch_and(!used(id), Ordering::SeqCst) & used(id) == 0 {
+            return Err(NotClaimed(id));
+        }
+        self.became_available(word);
+        Ok(())
+    }
+
+    #[inline]
+    fn follow(&self, id: u32) {
+        let next = id / IDS_PER_WORD * IDS_PER_WORD + (id + 1) % IDS_PER_WORD;
+        hint::set(self.key(), next);
+    }
+
+    /// What hints are kept under: where the words are in this process.
+    #[inline]
+    fn key(&self) -> usize {
+        self.words.as_ptr().addr()
+    }
+
+    /// Claims the first available id of `mask` in `word` from bit `from` on, round the word.
+    #[inline]
+    fn claim_in_word(&self, word: u32, from: u32, mask: u32) -> Try {
+        let leaf = self.leaf(word);
+        // ORDERING: Relaxed: the compare-and-swap below decides.
+        let mut seen = leaf.load(Ordering::Relaxed);
+        for attempt in 0..TRIES {
+            let there = available(seen) & mask;
+            if there == 0 {
+                break;
+            }
+            let bit = (there.rotate_right(from).trailing_zeros() + from) % IDS_PER_WORD;
+            let id = word * IDS_PER_WORD + bit;
+            // ORDERING: Acquire, pairs with `release` and `lease`: what came before the id was available is done.
+            // Release, for the service's snapshot.
+            match leaf.compare_exchange(seen, seen | used(id), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Try::Claimed(id, attempt > 0),
+                Err(now) => seen = now,
+            }
+        }
+        Try::Nothing
+    }
+
+    /// The rest of a claim: the words that are said to be open, then the proof.
+    #[cold]
+    #[inline(never)]
+    fn claim_elsewhere(&self, at: u32, lo: u32, hi: u32) -> Option<u32> {
+        if self.watch().is_full() {
+            return None;
+        }
+        let word = at / IDS_PER_WORD;
+        let (id, met) = self
+            .follow_open(word, hi / IDS_PER_WORD, at, lo, hi)
+            .or_else(|| self.follow_open(lo / IDS_PER_WORD, word, at, lo, hi))
+            .or_else(|| self.prove(lo, hi))?;
+        if met {
+            self.move_away(id);
+        } else {
+            self.follow(id);
+        }
+        Some(id)
+    }
+
+    /// Somebody else claims in the word of `id` too: the next search begins at another open one.
+    fn move_away(&self, id: u32) {
+        let (word, last) = (id / IDS_PER_WORD, self.word_count() - 1);
+        let next = if word < last { self.next_open(word + 1, last) } else { None }.or_else(|| self.next_open(0, last));
+        hint::set(self.key(), next.unwrap_or(word) * IDS_PER_WORD);
+    }
+
+    /// Tries the open words of `first..=last`; those it finds empty it closes.
+    fn follow_open(&self, first: u32, last: u32, at: u32, lo: u32, hi: u32) -> Option<(u32, bool)> {
+        let mut word = first;
+        while let Some(open) = self.next_open(word, last) {
+            let from = if open == at / IDS_PER_WORD { at % IDS_PER_WORD } else { 0 };
+            if let Try::Claimed(id, met) = self.claim_in_word(open, from, mask_within(open, lo, hi)) {
+                return Some((id, met));
+            }
+            self.close_if_empty(open);
+            word = open + 1;
+            if word > last {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Looks through every touched word until one gives an id or none became available during a look.
+    fn prove(&self, lo: u32, hi: u32) -> Option<(u32, bool)> {
+        let whole = lo == 0 && hi == self.len() - 1;
+        for _ in 0..=self.word_count() {
+            let ticket = self.watch().arm();
+            for word in self.touched_words() {
+                let mask =
+                    if (lo / IDS_PER_WORD..=hi / IDS_PER_WORD).contains(&word) { mask_within(word, lo, hi) } else { 0 };
+                if available(load_total(self.leaf(word))) & mask != 0
+                    && let Try::Claimed(id, met) = self.claim_in_word(word, 0, mask)
+                {
+                    return Some((id, met));
+                }
+            }
+            if if whole { self.watch().confirm_full(ticket) } else { self.watch().still(ticket) } {
+                break;
+            }
+        }
+        None
+    }
+
+    /// The first word in `from..=last` that is said to have an available id.
+    fn next_open(&self, from: u32, last: u32) -> Option<u32> {
+        let (tops, groups) = (&self.words[self.layout.top()], &self.words[self.layout.open()]);
+        let mut group = from / 64;
+        let mut above = u64::MAX << (from % 64);
+        while group <= last / 64 {
+            // ORDERING: Relaxed, as all of this search: hints; what is found is claimed by a swap on its leaf.
+            let bits = groups[group as usize].load(Ordering::Relaxed);
+            if bits & above != 0 {
+                let word = group * 64 + (bits & above).trailing_zeros();
+                return (word <= last).then_some(word);
+            }
+            if bits == 0 {
+                self.close_group(group);
+            }
+            above = u64::MAX;
+            group += 1;
+            let mut top = group / 64;
+            let mut higher = u64::MAX << (group % 64);
+            loop {
+                // ORDERING: Relaxed: as above.
+                let bits = tops.get(top as usize)?.load(Ordering::Relaxed) & higher;
+                if bits != 0 {
+                    group = top * 64 + bits.trailing_zeros();
+                    break;
+                }
+                top += 1;
+                higher = u64::MAX;
+            }
+        }
+        None
+    }
+
+    /// Sets the open bits of `word` where they are not set.
+    #[inline]
+    pub(super) fn open(&self, word: u32) {
+        let group = word / 64;
+        let bit = 1 << (word % 64);
+        let bits = &self.words[self.layout.open()][group as usize];
+        if load_total(bits) & bit == 0 {
+            // ORDERING: SeqCst, before the look at the upper level; pairs with `close_group`.
+            bits.fetch_or(bit, Ordering::SeqCst);
+            self.open_group(group);
+        }
+    }
+
+    fn open_group(&self, group: u32) {
+        let bit = 1 << (group % 64);
+        let bits = &self.words[self.layout.top()][group as usize / 64];
+        if load_total(bits) & bit == 0 {
+            // ORDERING: SeqCst: as the lower level.
+            bits.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
+    /// A searcher found nothing available in `word`: clears its open bit, then looks again.
+    fn close_if_empty(&self, word: u32) {
+        if available(load_total(self.leaf(word))) != 0 {
+            return;
+        }
+        let group = word / 64;
+        let bit = 1 << (word % 64);
+        // ORDERING: SeqCst, before the second look; pairs with `became_available`, which changes the leaf and then
+        // looks at this bit. One of the two sees the other.
+        let before = self.words[self.layout.open()][group as usize].fetch_and(!bit, Ordering::SeqCst);
+        if available(load_total(self.leaf(word))) != 0 {
+            self.open(word);
+        } else if before & !bit == 0 {
+            self.close_group(group);
+        }
+    }
+
+    /// The same one level up.
+    fn close_group(&self, group: u32) {
+        let bit = 1 << (group % 64);
+        let bits = &self.words[self.layout.top()][group as usize / 64];
+        // ORDERING: Relaxed: saves the write when it is clear already.
+        if bits.load(Ordering::Relaxed) & bit == 0 {
+            return;
+        }
+        // ORDERING: SeqCst, before the second look at the lower level; pairs with `open`.
+        bits.fetch_and(!bit, Ordering::SeqCst);
+        if load_total(&self.words[self.layout.open()][group as usize]) != 0 {
+            self.open_group(group);
+        }
+    }
+}

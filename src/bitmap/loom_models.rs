@@ -1,0 +1,2 @@
+//! Loom models.
+#![allow(clippy::unwrap_used, clippy::expect_used)]

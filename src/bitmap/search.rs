@@ -1,0 +1,215 @@
+//! The searches: ANY, ROUND and runs, and the proof that nothing is left.
+
+use super::dense::{Bitmap, run_bits};
+use super::geometry::mask_within;
+use super::{Search, hint};
+use crate::sync::{AtomicU64, Ordering};
+use std::ops::Deref;
+
+/// How often a window of several words is looked through again because ids were released anywhere meanwhile.
+/// The whole space has no such bound: there each further look means that an id was released to look for.
+const WINDOW_LOOKS: u32 = 16;
+
+/// The cursor of the whole space, and the one of runs.
+const WHOLE: usize = 0;
+const RUNS: usize = 1;
+
+/// What one leaf word answered to a search.
+enum Try {
+    /// An id, and whether another thread was met on the way.
+    Claimed(u32, bool),
+    Nothing,
+}
+
+impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
+    /// Claims one free id of `lo..=hi` (cut to the ids there are); `None` if there is none.
+    ///
+    /// `None` is exact for the whole space, for a window within one word (64 ids), and for one in which no id was
+    /// released during the call: there was a moment in the call when every id of it was claimed. Under releases that
+    /// never pause (anywhere), a wider window is looked through 17 times, then refused: each word was seen full.
+    #[inline]
+    pub fn claim(&self, mode: Search, lo: u32, hi: u32) -> Option<u32> {
+        let hi = hi.min(self.len() - 1);
+        if lo > hi || self.watch().is_full() {
+            return None;
+        }
+        match mode {
+            Search::Any => self.claim_any(lo, hi),
+            Search::Round => self.claim_round(lo, hi),
+        }
+    }
+
+    /// Claims the run `start..start + n`, with `start` a multiple of `n` rounded up to a power of two, all within
+    /// `lo..=hi`; `None` if `n` is not 1 to 64 or each word was seen without such a run during the call.
+    ///
+    /// Next fit, as [`Search::Round`]. One compare-and-swap: nobody ever sees half a run. Given back by
+    /// [`release_run`](Self::release_run) or id by id.
+    pub fn claim_run(&self, n: u32, lo: u32, hi: u32) -> Option<u32> {
+        let hi = hi.min(self.len() - 1);
+        if !(1..=64).contains(&n) || lo > hi || self.watch().is_full() {
+            return None;
+        }
+        let cursor = self.cursor(RUNS);
+        let step = n.next_power_of_two();
+        let start = self.next_fit(cursor, lo, hi, n, |word, mask| {
+            let (seen, starts) = (self.leaf(word), aligned_starts(step));
+            loop {
+                // ORDERING: Relaxed: the compare-and-swap of the claim decides.
+                let free = !seen.load(Ordering::Relaxed) & mask;
+                let fits = folded(free, n) & starts;
+                if fits == 0 {
+                    return Try::Nothing;
+                }
+                let start = word * 64 + fits.trailing_zeros();
+                if run_bits(start, n).is_some_and(|bits| self.claim_bits(word, bits)) {
+                    return Try::Claimed(start, false);
+                }
+            }
+        })?;
+        Some(start)
+    }
+
+    #[inline]
+    fn claim_any(&self, lo: u32, hi: u32) -> Option<u32> {
+        let (first, last) = (lo / 64, hi / 64);
+        let word = match hint::get(self.key()) {
+            Some(word) if (first..=last).contains(&word) => word,
+            _ => first + hint::spread(last - first + 1),
+        };
+        if let Try::Claimed(id, met) = self.claim_in(word, mask_within(word, lo, hi)) {
+            self.follow(word, met);
+            return Some(id);
+        }
+        self.claim_elsewhere(word, lo, hi)
+    }
+
+    /// The part of ANY after the hint's word was found full.
+    #[cold]
+    #[inline(never)]
+    fn claim_elsewhere(&self, word: u32, lo: u32, hi: u32) -> Option<u32> {
+        let from = (word * 64).clamp(lo, hi);
+        let (id, met) = self.search(1, from, lo, hi, |word, mask| self.claim_in(word, mask))?;
+        self.follow(id / 64, met);
+        Some(id)
+    }
+
+    /// Moves this thread's hint to where it found an id, or well away if it met another thread there.
+    #[inline]
+    fn follow(&self, word: u32, met: bool) {
+        let words = self.len().div_ceil(64);
+        hint::set(self.key(), if met { hint::spread(words) } else { word });
+    }
+
+    fn claim_round(&self, lo: u32, hi: u32) -> Option<u32> {
+        let whole = lo == 0 && hi == self.len() - 1;
+        let cursor = self.cursor(if whole { WHOLE } else { 2 + (lo.wrapping_mul(31) ^ hi) as usize % 6 });
+        self.next_fit(cursor, lo, hi, 1, |word, mask| self.claim_in(word, mask))
+    }
+
+    /// Searches upwards from the cursor, round the window, and moves the cursor behind what was found.
+    fn next_fit(&self, cursor: &AtomicU64, lo: u32, hi: u32, n: u32, take: impl Fn(u32, u64) -> Try) -> Option<u32> {
+        // ORDERING: Relaxed: where to begin, nothing more.
+        let seen = cursor.load(Ordering::Relaxed);
+        let from = u32::try_from(seen).ok().filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
+        let (id, _) = self.search(n, from, lo, hi, take)?;
+        // ORDERING: Relaxed. A cursor that another moved meanwhile stays: moving it back would shorten an id's rest.
+        let _ = cursor.compare_exchange(seen, u64::from(id + n), Ordering::Relaxed, Ordering::Relaxed);
+        Some(id)
+    }
+
+    /// Claims the lowest free id of `mask` in leaf `word`.
+    #[inline]
+    fn claim_in(&self, word: u32, mask: u64) -> Try {
+        let leaf = self.leaf(word);
+        // ORDERING: Relaxed: the compare-and-swap below decides.
+        let mut seen = leaf.load(Ordering::Relaxed);
+        let mut met = false;
+        loop {
+            let free = !seen & mask;
+            if free == 0 {
+                return Try::Nothing;
+            }
+            let bit = free & free.wrapping_neg();
+            // ORDERING: Acquire, pairs with `release_bits`: what the last owner did is done. Release, for `is_claimed`.
+            match leaf.compare_exchange(seen, seen | bit, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Try::Claimed(word * 64 + bit.trailing_zeros(), met),
+                Err(now) => (seen, met) = (now, true),
+            }
+        }
+    }
+
+    /// Follows the marks from `from` round `lo..=hi`, then has the leaves prove a refusal.
+    fn search(&self, n: u32, from: u32, lo: u32, hi: u32, take: impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
+        self.follow_marks(from, hi, &take)
+            .or_else(|| if from > lo { self.follow_marks(lo, from - 1, &take) } else { None })
+            .or_else(|| self.prove(n, lo, hi, &take))
+    }
+
+    /// Tries the words of `lo..=hi` that no mark calls full, and marks those it finds full.
+    fn follow_marks(&self, lo: u32, hi: u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
+        let last = hi / 64;
+        let mut word = lo / 64;
+        while let Some(open) = self.summary().next_open(word, last) {
+            if let Try::Claimed(id, met) = take(open, mask_within(open, lo, hi)) {
+                return Some((id, met));
+            }
+            if self.leaf_is_taken(open) {
+                self.summary().mark(open);
+            }
+            word = open + 1;
+            if word > last {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Looks through every leaf of `lo..=hi`, until one gives an id or none was released during a look (invariant 5).
+    #[cold]
+    #[inline(never)]
+    fn prove(&self, n: u32, lo: u32, hi: u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
+        if lo / 64 == hi / 64 {
+            // One load is a look at all of it at one moment.
+            return match take(lo / 64, mask_within(lo / 64, lo, hi)) {
+                Try::Claimed(id, met) => Some((id, met)),
+                Try::Nothing => None,
+            };
+        }
+        // Only a search for a single id over all there are proves that nothing is left.
+        let whole = n == 1 && lo == 0 && hi == self.len() - 1;
+        let mut looks = 0;
+        loop {
+            let ticket = self.watch().arm();
+            for word in lo / 64..=hi / 64 {
+                // A load first: `take` would do as much, at the price of its call in 16,384 words.
+                if !self.leaf_is_taken(word)
+                    && let Try::Claimed(id, met) = take(word, mask_within(word, lo, hi))
+                {
+                    return Some((id, met));
+                }
+            }
+            let proven = if whole { self.watch().confirm_full(ticket) } else { self.watch().still(ticket) };
+            if proven || (!whole && looks == WINDOW_LOOKS) {
+                return None;
+            }
+            looks += 1;
+        }
+    }
+}
+
+/// A bit at each position from which `n` bits of `free` are set.
+fn folded(free: u64, n: u32) -> u64 {
+    let (mut fits, mut done) = (free, 1);
+    while done < n {
+        let step = done.min(n - done);
+        fits &= fits >> step;
+        done += step;
+    }
+    fits
+}
+
+/// A bit at each multiple of `step`, a power of two up to 64.
+fn aligned_starts(step: u32) -> u64 {
+    // 2^64 - 1 divided by 2^step - 1 is the number with a one at each multiple of `step`.
+    if step == 64 { 1 } else { u64::MAX / ((1 << step) - 1) }
+}
