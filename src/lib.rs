@@ -5,6 +5,8 @@
 
 pub mod bitmap;
 pub mod model;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod proto;
 pub mod quota;
 pub mod sync;
