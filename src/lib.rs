@@ -10,3 +10,4 @@ pub mod policy;
 pub mod proto;
 pub mod quota;
 pub mod sync;
+pub mod sys;

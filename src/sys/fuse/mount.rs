@@ -1,0 +1,103 @@
+//! The mount that a FUSE channel serves.
+
+use super::Channel;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A mounted directory. Dropped, it is unmounted, lazily: who still has it open sees `ENOTCONN`.
+#[derive(Debug)]
+pub struct Mount {
+    path: Option<PathBuf>,
+}
+
+impl Mount {
+    /// Mounts a new channel on `directory`, readable by everybody, with the kernel checking modes and owners.
+    ///
+    /// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
+    pub fn new(directory: &Path) -> io::Result<(Channel, Self)> {
+        let channel = Channel::open(Path::new("/dev/fuse"))?;
+        let options =
+            format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", channel.as_raw_fd());
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
+        Ok((channel, Self { path: Some(directory.to_owned()) }))
+    }
+
+    /// Takes over the mount on `directory`, whose channel was [resumed](Channel::resume).
+    pub fn resume(directory: &Path) -> Self {
+        Self { path: Some(directory.to_owned()) }
+    }
+
+    /// Leaves the mount to whoever keeps a copy of its channel.
+    pub fn leave(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take()
+            && let Err(error) = unmount(&path)
+        {
+            tracing::warn!(%error, path = %path.display(), "the cgroup files stay mounted");
+        }
+    }
+}
+
+/// Unmounts what is mounted on `path`, lazily; nothing there is fine. Never asks the file system's server.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a file system of ours is mounted on `path`. Never asks its server, which may be dead, or the caller.
+pub fn is_mounted(path: &Path) -> io::Result<bool> {
+    Ok(mounted_in(&std::fs::read("/proc/self/mountinfo")?, path))
+}
+
+/// Source: `proc_pid_mountinfo(5)`: the fifth field is the mount point, the first after ` - ` the type.
+fn mounted_in(mountinfo: &[u8], path: &Path) -> bool {
+    let path = path.as_os_str().as_bytes();
+    mountinfo.split(|b| *b == b'\n').any(|line| {
+        let mut fields = line.split(|b| *b == b' ');
+        let point = fields.nth(4).map(unescaped);
+        let kind = fields.skip_while(|field| *field != b"-").nth(1);
+        point.is_some_and(|point| point == path) && kind == Some(b"fuse.ioasidd")
+    })
+}
+
+/// Undoes the octal escapes of blanks and backslashes.
+fn unescaped(mut field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    while let Some((&first, rest)) = field.split_first() {
+        let octal = (first == b'\\').then(|| rest.split_at_checked(3)).flatten().and_then(|(digits, rest)| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(digits, 8).ok()?, rest))
+        });
+        let (byte, tail) = octal.unwrap_or((first, rest));
+        plain.push(byte);
+        field = tail;
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_told_by_its_point_and_its_type() {
+        let info = b"30 1 0:26 / / rw shared:1 - ext4 /dev/vda rw\n\
+            31 30 0:27 / /run/a\\040b rw,nosuid - fuse.ioasidd ioasidd rw,user_id=0\n\
+            32 30 0:28 / /run/other rw - fuse.sshfs x rw\n";
+        assert!(mounted_in(info, Path::new("/run/a b")));
+        assert!(!mounted_in(info, Path::new("/run/other")) && !mounted_in(info, Path::new("/")));
+        assert!(!mounted_in(b"", Path::new("/run/a b")) && !mounted_in(b"- - -\n\n", Path::new("/run")));
+    }
+}
