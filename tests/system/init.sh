@@ -1,0 +1,19 @@
+#!/bin/busybox sh
+# The first process of the virtual machine: mounts, the CUSE module, the checks, power off.
+/bin/busybox mkdir -p /proc /sys /run /tmp /root
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+insmod /lib/cuse.ko
+ifconfig lo up 2>/dev/null
+export PATH=/bin HOME=/root IOASIDD_VM_GUEST=1 RUST_BACKTRACE=1
+for word in $(cat /proc/cmdline); do
+    case $word in ioasidd.checks=*) filter=${word#ioasidd.checks=} ;; esac
+done
+checks --ignored --nocapture --test-threads=1 "$filter"
+echo "IOASIDD-VM-RESULT: $?"
+poweroff -f
