@@ -44,30 +44,18 @@ impl Channel {
         }
     }
 
-    /// The next request, as bytes for [`parse`](super::parse); `None` where none waits.
-    ///
-    /// `ENODEV`: the connection is over. `buffer` has [`Channel::BUFFER`] bytes at least.
+    /// The next request, as bytes for [`parse`](super::parse); `None` where none waits. As [`try_receive`].
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        loop {
-            match nix::unistd::read(&self.fd, buffer) {
-                Ok(length) => return Ok(Some(buffer.get(..length).unwrap_or_default())),
-                Err(Errno::EAGAIN) => return Ok(None),
-                // ENOENT: the caller was gone before the request could be read.
-                Err(Errno::EINTR | Errno::ENOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
+        match try_receive(self.as_fd(), buffer) {
+            Ok(length) => Ok(Some(buffer.get(..length).unwrap_or_default())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Sends a reply. Does not block. A caller that is gone already (`ENOENT`) is no error.
+    /// Sends a reply or a notice. As [`send`].
     pub fn send(&self, message: &Message) -> io::Result<()> {
-        loop {
-            match nix::unistd::write(&self.fd, message.as_bytes()) {
-                Ok(_) | Err(Errno::ENOENT) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        send(self.as_fd(), message)
     }
 
     /// Has the kernel send again what was read and not answered, marked with [`UNIQUE_RESEND`](super::abi::UNIQUE_RESEND).
@@ -87,5 +75,36 @@ impl AsFd for Channel {
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.fd
+    }
+}
+
+/// Reads the next request of the channel `fd` into `buffer`; how many bytes it has.
+///
+/// `WouldBlock` where none waits, `ENODEV` where the connection is over. `buffer` has [`Channel::BUFFER`] bytes at least.
+pub fn try_receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match nix::unistd::read(fd, buffer) {
+            Ok(length) => return Ok(length),
+            // ENOENT: the caller was gone before the request could be read.
+            Err(Errno::EINTR | Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends a reply or a notice on the channel `fd`. Does not block. A caller that is gone already (`ENOENT`) is no error.
+pub fn send(fd: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
+    loop {
+        match nix::unistd::write(fd, message.as_bytes()) {
+            Ok(_) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

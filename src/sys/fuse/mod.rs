@@ -14,7 +14,7 @@ mod mount;
 mod reply;
 mod request;
 
-pub use channel::Channel;
+pub use channel::{Channel, send, try_receive};
 pub use mount::{Mount, is_mounted, unmount};
 pub use reply::{Attributes, Entries, Message};
 pub use request::{BadRequest, Header, Ioctl, Offer, Request, Window, parse};
