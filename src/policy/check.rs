@@ -15,7 +15,31 @@ use toml::de::DeTable;
 /// The version of the format.
 pub const VERSION: u64 = 1;
 /// As many ids as the widest space has.
-const IDS: u64 = 1 << MAX_BITS;
+pub(super) const IDS: u64 = 1 << MAX_BITS;
+
+/// The keys of each table; `schema` describes the same.
+pub(super) mod keys {
+    pub const TOP: &[&str] = &["version", "space", "bus", "guard", "lease", "metrics", "cgroup", "rule"];
+    pub const SPACE: &[&str] = &["bits", "reserved", "quarantine", "profile"];
+    pub const BUS: &[&str] = &["trust_pid"];
+    pub const GUARD: &[&str] = &["sets", "sessions", "requests_per_second"];
+    pub const LEASE: &[&str] = &["batch"];
+    pub const METRICS: &[&str] = &["port"];
+    pub const CGROUP: &[&str] = &["path", "max"];
+    pub const RULE: &[&str] = &[
+        "name",
+        "cgroup",
+        "users",
+        "groups",
+        "action",
+        "quota",
+        "sets_per_cgroup",
+        "range",
+        "domains",
+        "on_behalf_of",
+    ];
+    pub const QUOTA: &[&str] = &["default", "max"];
+}
 
 type Reason = (String, Option<String>);
 
@@ -36,10 +60,16 @@ pub fn check(files: &[(String, String)], accounts: &dyn Accounts) -> Result<Poli
     let report = Report::default();
     let mut draft = Draft::default();
     for (name, text) in files {
-        let file = File { name: name.as_str().into(), text: text.as_str().into() };
+        let file = File::new(name, text);
         let (top, errors) = DeTable::parse_recoverable(&file.text);
+        // What follows on the same line is mostly of the parser's making.
+        let mut last_line = 0;
         for error in &errors {
             let span = error.span().unwrap_or(0..0);
+            let line = file.line(span.start);
+            if std::mem::replace(&mut last_line, line) == line {
+                continue;
+            }
             let reason = error.message().lines().collect::<Vec<_>>().join(", ");
             report.push(Problem::at(name, &file.text, span, "", reason));
         }
@@ -60,8 +90,7 @@ pub fn check(files: &[(String, String)], accounts: &dyn Accounts) -> Result<Poli
 }
 
 fn read_file(report: &Report, accounts: &dyn Accounts, file: File, top: &DeTable<'_>, draft: &mut Draft) {
-    let keys = ["version", "space", "bus", "guard", "lease", "metrics", "cgroup", "rule"];
-    let top = Table::top(report, file, top, &keys);
+    let top = Table::top(report, file, top, keys::TOP);
     match top.number("version", 0..=u64::MAX) {
         Some(At { value: VERSION, .. }) => {}
         Some(At { value, place }) => {
@@ -74,19 +103,17 @@ fn read_file(report: &Report, accounts: &dyn Accounts, file: File, top: &DeTable
         None => {}
     }
     read_settings(&top, draft);
-    for table in top.tables("cgroup", &["path", "max"]) {
+    for table in top.tables("cgroup", keys::CGROUP) {
         draft.lines.extend(read_line(report, &table));
     }
-    let keys =
-        ["name", "cgroup", "users", "groups", "action", "quota", "sets_per_cgroup", "range", "domains", "on_behalf_of"];
-    for table in top.tables("rule", &keys) {
+    for table in top.tables("rule", keys::RULE) {
         read_rule(report, accounts, &table, draft);
     }
 }
 
 fn read_settings(top: &Table<'_>, draft: &mut Draft) {
     let policy = &mut draft.policy;
-    if let Some(space) = top.table("space", &["bits", "reserved", "quarantine", "profile"]) {
+    if let Some(space) = top.table("space", keys::SPACE) {
         if let Some(At { value, place }) = space.number_or("bits", "auto", 1..=u64::from(MAX_BITS)) {
             let bits = value.and_then(|bits| u32::try_from(bits).ok()).map_or(Bits::Auto, Bits::Fixed);
             policy.space.bits = bits;
@@ -105,10 +132,10 @@ fn read_settings(top: &Table<'_>, draft: &mut Draft) {
             policy.space.profile = value;
         }
     }
-    if let Some(At { value, .. }) = top.table("bus", &["trust_pid"]).and_then(|bus| bus.boolean("trust_pid")) {
+    if let Some(At { value, .. }) = top.table("bus", keys::BUS).and_then(|bus| bus.boolean("trust_pid")) {
         policy.bus.trust_pid = value;
     }
-    if let Some(guard) = top.table("guard", &["sets", "sessions", "requests_per_second"]) {
+    if let Some(guard) = top.table("guard", keys::GUARD) {
         let number = |name, value: &mut u32| {
             if let Some(number) = guard.number(name, 1..=u64::from(u32::MAX)) {
                 *value = number.value.try_into().unwrap_or(u32::MAX);
@@ -118,10 +145,10 @@ fn read_settings(top: &Table<'_>, draft: &mut Draft) {
         number("sessions", &mut policy.guard.sessions);
         number("requests_per_second", &mut policy.guard.requests_per_second);
     }
-    if let Some(batch) = top.table("lease", &["batch"]).and_then(|lease| lease.number("batch", 1..=IDS)) {
+    if let Some(batch) = top.table("lease", keys::LEASE).and_then(|lease| lease.number("batch", 1..=IDS)) {
         policy.lease.batch = batch.value.try_into().unwrap_or(u32::MAX);
     }
-    if let Some(port) = top.table("metrics", &["port"]).and_then(|metrics| metrics.number("port", 1..=65_535)) {
+    if let Some(port) = top.table("metrics", keys::METRICS).and_then(|metrics| metrics.number("port", 1..=65_535)) {
         policy.metrics.port = port.value.try_into().ok();
     }
 }
@@ -274,7 +301,7 @@ fn by_number(name: &str) -> Option<u32> {
 }
 
 fn read_quota(report: &Report, table: &Table<'_>) -> (u32, Option<u32>) {
-    let Some(quota) = table.table("quota", &["default", "max"]) else { return (DEFAULT_QUOTA, None) };
+    let Some(quota) = table.table("quota", keys::QUOTA) else { return (DEFAULT_QUOTA, None) };
     let number = |name| quota.number(name, 1..=IDS);
     let (default, max) = (number("default"), number("max"));
     if let (Some(default), Some(max)) = (&default, &max)

@@ -26,6 +26,7 @@ mod persist;
 mod problem;
 mod read;
 mod rule;
+mod schema;
 mod settings;
 
 pub use check::{VERSION, check};
@@ -35,6 +36,7 @@ pub use load::{Sources, load};
 pub use persist::set_max_file;
 pub use problem::{Problem, Problems, Verdict};
 pub use rule::{Action, Asker, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Decision, Grant, NO_RULE, Rule};
+pub use schema::schema;
 pub use settings::{Bits, Bus, Guard, Lease, Metrics, Profile, Source, Space};
 
 use crate::model::{CgroupPath, Limit, Refusal, SetRequest};

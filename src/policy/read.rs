@@ -15,6 +15,20 @@ use toml::de::{DeTable, DeValue};
 pub(super) struct File {
     pub name: Arc<str>,
     pub text: Arc<str>,
+    /// Where the lines end.
+    ends: Arc<[usize]>,
+}
+
+impl File {
+    pub fn new(name: &str, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self { name: name.into(), text: text.into(), ends }
+    }
+
+    /// The line that a byte stands in, from 1.
+    pub fn line(&self, at: usize) -> usize {
+        self.ends.partition_point(|end| *end < at) + 1
+    }
 }
 
 /// Gathers the problems of all files.
@@ -41,9 +55,8 @@ pub(super) struct Place {
 impl Place {
     /// The file and line, to be shown at run time.
     pub fn source(&self) -> Source {
-        let before = self.file.text.as_bytes().get(..self.span.start).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Source { file: Arc::clone(&self.file.name), line: line.try_into().unwrap_or(u32::MAX) }
+        let line = self.file.line(self.span.start).try_into().unwrap_or(u32::MAX);
+        Source { file: Arc::clone(&self.file.name), line }
     }
 }
 
@@ -176,10 +189,7 @@ impl<'a> Table<'a> {
             Some(Err(_)) if number.is_some_and(|n| n < 0) => self.report.at(&place, format!("{integer} is negative")),
             _ => {
                 let (least, most) = (bounds.start(), bounds.end());
-                let reason = match *most {
-                    u64::MAX => format!("{integer} is out of bounds, at least {least}"),
-                    _ => format!("{integer} is out of bounds, {least} to {most}"),
-                };
+                let reason = format!("{integer} is out of bounds, {least} to {most}");
                 self.report.at(&place, reason);
             }
         }
