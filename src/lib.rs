@@ -4,6 +4,7 @@
 //! room uses only rooms below it (`tests/layering.rs` keeps that).
 
 pub mod bitmap;
+pub mod identity;
 pub mod model;
 #[cfg(feature = "policy")]
 pub mod policy;

@@ -1,5 +1,36 @@
-//! One file per kernel interface.
+//! The kernel's interfaces, one file each, with a safe face.
+//!
+//! Lives here: system calls, descriptor numbers, socket options, cgroup directories, the service manager's protocol.
+//! Policy, sets and charges do not. With `shm` the only room that may name nix and libc. Every function returns
+//! [`std::io::Result`] or a [`crate::model::Fault`]; descriptors are owned or borrowed, never bare numbers.
+//!
+//! Nothing here relies on `O_NONBLOCK`: that flag belongs to the open file, which other processes share once a
+//! descriptor was passed on. What must not block says so at each call.
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod cuse;
 pub mod fuse;
+pub mod listener;
+pub mod pidfd;
+pub mod readiness;
+pub mod seqpacket;
+pub mod socket_option;
+
+use std::io;
+
+/// What a system call returned, with -1 turned into the error.
+fn done(returned: libc::c_int) -> io::Result<libc::c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
+
+/// The same for calls that count bytes.
+fn counted(returned: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// The size of `T` as the kernel's socket calls want it.
+fn size_of_socklen<T>() -> libc::socklen_t {
+    // What is passed here are integers and address structures of some hundred bytes.
+    size_of::<T>() as libc::socklen_t
+}

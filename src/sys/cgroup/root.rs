@@ -1,0 +1,300 @@
+//! The root of the cgroup2 tree: from paths to ids and back.
+
+use super::{Directory, Kind};
+use crate::model::{CgroupId, CgroupPath, Fault};
+use crate::sys::done;
+use std::fs::{self, File};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// FILEID_KERNFS, `include/linux/exportfs.h`: a handle that is the 64-bit id.
+const FILEID_KERNFS: libc::c_int = 0xfe;
+
+/// The cgroup2 filesystem, held open at its root.
+///
+/// Paths are those of `/proc/PID/cgroup` in the service's own cgroup namespace.
+#[derive(Debug)]
+pub struct Root {
+    directory: Directory,
+    mount_point: PathBuf,
+    /// Readable, where `directory` is O_PATH: handles are opened relative to it.
+    mount: File,
+}
+
+impl Root {
+    /// Finds it: at `chosen`, or by /proc/self/mountinfo, where /sys/fs/cgroup (pure version 2) goes before
+    /// /sys/fs/cgroup/unified (hybrid) before any other.
+    ///
+    /// Faults, as clear sentences: no cgroup2 is mounted; `chosen` is not the root of a cgroup2 mount.
+    pub fn find(chosen: Option<&Path>) -> Result<Self, Fault> {
+        let mounts = fs::read("/proc/self/mountinfo")
+            .map_err(|error| Fault::from(error).while_doing("read /proc/self/mountinfo"))?;
+        let mut mounts = cgroup2_mounts(&mounts);
+        if let Some(chosen) = chosen {
+            let real = fs::canonicalize(chosen)
+                .map_err(|error| Fault::from(error).while_doing(format!("find cgroup root {}", chosen.display())))?;
+            mounts.retain(|mount| *mount == real);
+            if mounts.is_empty() {
+                return Err(Fault::new(format!(
+                    "{} is not the root of a cgroup2 mount; `findmnt -t cgroup2` lists those there are",
+                    chosen.display()
+                )));
+            }
+        }
+        let rank = |mount: &PathBuf| match mount.to_str() {
+            Some("/sys/fs/cgroup") => 0,
+            Some("/sys/fs/cgroup/unified") => 1,
+            _ => 2,
+        };
+        mounts.sort_by_key(rank);
+        // A mount may be hidden under a later one: the file system that answers decides.
+        for mount_point in mounts {
+            if let Ok(mount) = File::open(&mount_point)
+                && is_cgroup2(&mount)
+            {
+                let directory = Directory::new(OwnedFd::from(mount.try_clone()?));
+                return Ok(Self { directory, mount_point, mount });
+            }
+        }
+        Err(Fault::new(
+            "this host has no cgroup2 hierarchy mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, \
+             or boot with systemd.unified_cgroup_hierarchy=1; --cgroup-root names one elsewhere",
+        ))
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Opens the directory of `path`, name by name. NotFound where it does not exist.
+    pub fn open(&self, path: &CgroupPath) -> io::Result<Directory> {
+        let mut found = Directory::new(self.directory.as_fd().try_clone_to_owned()?);
+        for name in path.components() {
+            found = found.child(name)?;
+        }
+        Ok(found)
+    }
+
+    /// The id that `path` has now. NotFound where it does not exist.
+    pub fn id_of(&self, path: &CgroupPath) -> io::Result<CgroupId> {
+        self.open(path)?.id()
+    }
+
+    /// The path of the cgroup with this id; `None` where it was removed.
+    ///
+    /// PermissionDenied without CAP_DAC_READ_SEARCH; EOPNOTSUPP before Linux 5.5.
+    pub fn path_of(&self, id: CgroupId) -> io::Result<Option<CgroupPath>> {
+        // struct file_handle and its eight bytes, open_by_handle_at(2).
+        #[repr(C)]
+        struct Handle {
+            bytes: libc::c_uint,
+            kind: libc::c_int,
+            id: [u8; 8],
+        }
+        let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, id: id.0.to_ne_bytes() };
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // SAFETY: `handle` has the layout of struct file_handle with `handle_bytes` bytes after it.
+        let opened = done(unsafe { libc::open_by_handle_at(self.mount.as_raw_fd(), (&raw mut handle).cast(), flags) });
+        let opened = match opened {
+            // SAFETY: the call succeeded: the number is open and nobody else owns it.
+            Ok(number) => Directory::new(unsafe { OwnedFd::from_raw_fd(number) }),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let name = fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
+        let below = name.strip_prefix(&self.mount_point).map_err(io::Error::other)?;
+        let path = below.to_str().and_then(|below| format!("/{below}").parse().ok());
+        let Some(path): Option<CgroupPath> = path else { return Ok(None) };
+        // A removed one is shown with " (deleted)" after its name, which could be a name: only the id tells.
+        match self.id_of(&path) {
+            Ok(found) if found == id => Ok(Some(path)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// The cgroup at `path` and its ancestors, near to far, up to the root, as they are at one moment.
+    ///
+    /// Opened level by level, each from the one above it, and the last one checked at the end: while it exists, none of
+    /// the others can have been removed or renamed. NotFound where `path` does not exist.
+    pub fn lineage(&self, path: &CgroupPath) -> io::Result<Vec<(CgroupId, CgroupPath)>> {
+        self.levels(path).map(|levels| levels.into_iter().map(|(id, path, _)| (id, path)).collect())
+    }
+
+    /// The same for the cgroup that is charged for a process in `path`: the nearest that is not threaded.
+    pub fn charged_lineage(&self, path: &CgroupPath) -> io::Result<Vec<(CgroupId, CgroupPath)>> {
+        let levels = self.levels(path)?;
+        let mut threaded = 0;
+        for (_, _, directory) in &levels {
+            if directory.kind()? == Kind::Domain {
+                break;
+            }
+            threaded += 1;
+        }
+        Ok(levels.into_iter().skip(threaded).map(|(id, path, _)| (id, path)).collect())
+    }
+
+    fn levels(&self, path: &CgroupPath) -> io::Result<Vec<(CgroupId, CgroupPath, Directory)>> {
+        let top = Directory::new(self.directory.as_fd().try_clone_to_owned()?);
+        let mut levels = vec![(top.id()?, CgroupPath::root(), top)];
+        for name in path.components() {
+            if let Some((_, above, parent)) = levels.last() {
+                let directory = parent.child(name)?;
+                let path =
+                    above.child(name).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidInput, malformed))?;
+                levels.push((directory.id()?, path, directory));
+            }
+        }
+        if levels.last().is_some_and(|(_, _, nearest)| !nearest.exists()) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        levels.reverse();
+        Ok(levels)
+    }
+
+    /// Calls `visit` for every cgroup, parents first, until it says stop by an error. What goes away meanwhile is left out,
+    /// what comes may be.
+    pub fn walk<E: From<io::Error>>(
+        &self,
+        mut visit: impl FnMut(&CgroupPath, &Directory) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut waiting = vec![(CgroupPath::root(), self.open(&CgroupPath::root())?)];
+        while let Some((path, directory)) = waiting.pop() {
+            visit(&path, &directory)?;
+            for name in directory.children().unwrap_or_default() {
+                if let (Ok(path), Ok(child)) = (path.child(&name), directory.child(&name)) {
+                    waiting.push((path, child));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_cgroup2(file: &File) -> bool {
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `found` has room for what the call writes.
+    if done(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) }).is_err() {
+        return false;
+    }
+    // SAFETY: zeroed, then written by the kernel.
+    let found = unsafe { found.assume_init() };
+    found.f_type == libc::CGROUP2_SUPER_MAGIC as libc::__fsword_t
+}
+
+/// Where /proc/self/mountinfo has whole cgroup2 trees mounted. Source: proc_pid_mountinfo(5).
+fn cgroup2_mounts(text: &[u8]) -> Vec<PathBuf> {
+    let lines = text.split(|byte| *byte == b'\n');
+    let mount = |line: &[u8]| {
+        let mut words = line.split(|byte| *byte == b' ');
+        let shown = words.nth(3)?;
+        let at = words.next()?;
+        let kind = words.skip_while(|word| *word != b"-").nth(1)?;
+        (kind == b"cgroup2" && shown == b"/").then(|| PathBuf::from(std::ffi::OsString::from_vec(unescaped(at))))
+    };
+    lines.filter_map(mount).collect()
+}
+
+/// Undoes mountinfo's `\ooo` for blanks and backslashes.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        match octal.filter(|_| *byte == b'\\') {
+            Some(value) => {
+                plain.push(value);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_type_and_only_when_whole() {
+        let text = b"38 31 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n41 31 0:38 / /sys/fs/cgroup/unified rw shared:1 master:2 - cgroup2 none rw\n\
+            42 31 0:38 /sub /mnt rw - cgroup2 none rw\n43 31 0:38 / /a\\040b rw - cgroup2 none rw\n\njunk\n";
+        assert_eq!(cgroup2_mounts(text), [PathBuf::from("/sys/fs/cgroup/unified"), PathBuf::from("/a b")]);
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_no_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = Root::find(Some(dir.path())).unwrap_err();
+        assert!(fault.to_string().contains("is not the root of a cgroup2 mount"), "{fault}");
+        assert!(Root::find(Some(Path::new("/nonexistent"))).is_err());
+        let found = Root::find(None).unwrap();
+        Root::find(Some(found.mount_point())).unwrap();
+    }
+
+    #[test]
+    fn ids_and_paths_name_each_other_until_removed() {
+        let scratch = Scratch::new();
+        let path = scratch.child("a b (deleted)");
+        let id = scratch.root.id_of(&path).unwrap();
+        assert_eq!(scratch.root.path_of(id).unwrap(), Some(path.clone()));
+        fs::remove_dir(scratch.directory(&path)).unwrap();
+        assert_eq!(scratch.root.path_of(id).unwrap(), None);
+        assert_eq!(scratch.root.id_of(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::create_dir(scratch.directory(&path)).unwrap();
+        assert_ne!(scratch.root.id_of(&path).unwrap(), id, "made again, it is another");
+    }
+
+    #[test]
+    fn lineage_goes_from_near_to_the_root() {
+        let scratch = Scratch::new();
+        let a = scratch.child("a");
+        let lineage = scratch.root.lineage(&a).unwrap();
+        let paths: Vec<_> = lineage.iter().map(|(_, path)| path.clone()).collect();
+        assert_eq!(paths, a.lineage().collect::<Vec<_>>());
+        assert!(lineage.iter().all(|(id, path)| scratch.root.id_of(path).unwrap() == *id));
+        assert!(scratch.root.lineage(&a.child("none").unwrap()).is_err());
+    }
+
+    #[test]
+    fn threaded_cgroups_are_charged_to_their_domain() {
+        let scratch = Scratch::new();
+        let a = scratch.child("a");
+        let b = scratch.path.child("a").unwrap().child("b").unwrap();
+        fs::create_dir(scratch.directory(&b)).unwrap();
+        fs::write(scratch.directory(&b).join("cgroup.type"), "threaded").unwrap();
+        let charged = scratch.root.charged_lineage(&b).unwrap();
+        assert_eq!(charged.first().map(|(_, path)| path), Some(&a));
+        assert_eq!(scratch.root.lineage(&b).unwrap().len(), charged.len() + 1);
+        assert_eq!(scratch.root.charged_lineage(&CgroupPath::root()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn owners_and_walks_see_the_tree() {
+        let scratch = Scratch::new();
+        let a = scratch.child("a");
+        let dir = scratch.directory(&a);
+        std::os::unix::fs::chown(&dir, Some(65534), None).unwrap();
+        std::os::unix::fs::chown(dir.join("cgroup.procs"), Some(65533), None).unwrap();
+        let mut seen = Vec::new();
+        scratch
+            .root
+            .walk(|path, directory| {
+                if scratch.path.contains(path) {
+                    seen.push((path.clone(), directory.owner()?, directory.owner_of_procs()?));
+                }
+                Ok::<_, io::Error>(())
+            })
+            .unwrap();
+        assert_eq!(seen, [(scratch.path.clone(), 0, 0), (a, 65534, 65533)]);
+    }
+}
