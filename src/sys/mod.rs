@@ -12,10 +12,12 @@ pub mod cgroup;
 pub mod cuse;
 pub mod fuse;
 pub mod listener;
+pub mod pci;
 pub mod pidfd;
 pub mod readiness;
 pub mod seqpacket;
 pub mod socket_option;
+pub mod uevent;
 
 use std::io;
 
