@@ -2,11 +2,26 @@
 
 use super::problem::{Problem, Problems};
 use super::{Accounts, Policy, check};
+use crate::sys::accounts;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The accounts of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostAccounts;
+
+impl Accounts for HostAccounts {
+    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+        accounts::uid(name).map_err(|error| error.to_string())
+    }
+
+    fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+        accounts::gid(name).map_err(|error| error.to_string())
+    }
+}
 
 /// Where a policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

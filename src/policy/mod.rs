@@ -3,7 +3,7 @@
 //! Lives here: TOML text to a checked [`Policy`] ([`check()`]), the decision over a request ([`Policy::decide`]), the
 //! limit of a cgroup ([`Policy::limit`]), what explains them ([`Policy::explain`]), and what is wrong with a text
 //! ([`Problems`]). All of it is pure but for [`load()`], which reads the files. Accounts are resolved through
-//! [`Accounts`], which `sys` implements. The controller, the daemon and ioasidctl call it; an edge does not.
+//! [`Accounts`]; [`HostAccounts`] asks `sys`. The controller, the daemon and ioasidctl call it; an edge does not.
 //!
 //! # How files go together
 //!
@@ -32,7 +32,7 @@ mod settings;
 pub use check::{VERSION, check};
 pub use explain::{Explanation, LimitLine};
 pub use glob::{Glob, Pattern, escape};
-pub use load::{Sources, load};
+pub use load::{HostAccounts, Sources, load};
 pub use persist::set_max_file;
 pub use problem::{Problem, Problems, Verdict};
 pub use rule::{Action, Asker, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Decision, Grant, NO_RULE, Rule};

@@ -8,6 +8,7 @@
 //! descriptor was passed on. What must not block says so at each call.
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod cgroup;
 pub mod cuse;
 pub mod fuse;
