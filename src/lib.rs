@@ -10,5 +10,6 @@ pub mod model;
 pub mod policy;
 pub mod proto;
 pub mod quota;
+pub mod shm;
 pub mod sync;
 pub mod sys;

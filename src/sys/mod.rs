@@ -17,6 +17,7 @@ pub mod pci;
 pub mod pidfd;
 pub mod readiness;
 pub mod seqpacket;
+pub mod socket_diag;
 pub mod socket_option;
 pub mod uevent;
 
