@@ -51,11 +51,13 @@ impl Charge {
     /// [`Node::try_charge`], with one event; then the charge comes back as it was. While it moves, both branches
     /// count it: never neither.
     ///
-    /// Panics: no. A cgroup of another tree has no level in common and is charged at all of its own.
+    /// A cgroup of another tree has no level in common, and is charged at all of its own.
     pub fn transfer(mut self, to: &Arc<Node>) -> Result<Self, (Self, Refusal)> {
         let (arriving, leaving) = apart(to, &self.node);
         if self.count > 0 {
-            if let Err(obstacle) = to.acquire(self.count, arriving) {
+            // Where nothing arrives, `to` is above: there it is charged already.
+            let acquired = arriving.checked_sub(1).map_or(Ok(()), |above| to.acquire(self.count, above));
+            if let Err(obstacle) = acquired {
                 return Err((self, obstacle.refuse()));
             }
             self.node.uncharge(self.count, leaving);

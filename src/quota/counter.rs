@@ -2,7 +2,7 @@
 //! protocol in [`super`].
 
 use crate::model::Limit;
-use crate::sync::{AtomicU64, Ordering, spin_loop, yield_now};
+use crate::sync::{AtomicU64, Ordering, load_total, spin_loop, yield_now};
 
 /// The most ids that can be charged to one cgroup: 2^32 - 1, whatever its `max`. No host has as many PASIDs.
 pub const MOST: u64 = u32::MAX as u64;
@@ -22,9 +22,10 @@ pub(super) struct Full {
     pub current: u64,
 }
 
-/// The counter of one cgroup. On a cache line of its own: siblings are charged from different threads.
+/// The counter of one cgroup. Apart from all others by two cache lines, which processors fetch in pairs: siblings are
+/// charged from different threads.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(128))]
 pub(super) struct Counter {
     word: AtomicU64,
     bound: AtomicU64,
@@ -145,8 +146,8 @@ impl Counter {
                 } else {
                     spin_loop()
                 }
-                // ORDERING: as above.
-                word = self.word.load(Ordering::Relaxed);
+                // A stale look would be one look less of patience.
+                word = load_total(&self.word);
                 continue;
             }
             // ORDERING: Acquire: pairs with the release in `uncharge`. Release: pairs with the acquire in `current`, and

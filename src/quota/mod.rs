@@ -28,7 +28,7 @@
 //!    wait for each other.
 //! 5. Nobody waits for ever: after [`counter::PATIENCE`] looks the marks count as charged. So a thread that is stopped
 //!    between its two walks costs others a refusal near the limit, and never their progress.
-//! 6. A charge gives back at exactly the levels it was taken from, near to far, whatever has become of limits and cgroups.
+//! 6. A charge gives back at exactly the levels it was taken from, whatever has become of limits and cgroups.
 //! 7. `peak` is a value that `current` had, and no later `current` is above it. A reset is no exception.
 //! 8. One refusal adds one to `events.local` of the level that refused, and to `events` of it and of its ancestors below
 //!    the root. Source: `kernel/cgroup/pids.c`, `pids_event`, on cgroup v2 with hierarchical events.
@@ -45,6 +45,9 @@ mod tree;
 #[cfg(test)]
 #[cfg(ioasid_loom)]
 mod interleavings;
+#[cfg(test)]
+#[cfg(not(ioasid_loom))]
+mod random;
 #[cfg(test)]
 #[cfg(not(ioasid_loom))]
 mod tests;

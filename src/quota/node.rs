@@ -197,7 +197,7 @@ impl Node {
             self.counter.add(n);
             return Ok(Charge::taken(self, n));
         };
-        self.acquire(n, self.ancestors.len())?;
+        self.acquire(n, self.ancestors.len() - 1)?;
         root.counter.add(n);
         Ok(Charge::taken(self, n))
     }
@@ -234,20 +234,34 @@ impl Node {
         Ok(Charge::taken(self, n))
     }
 
-    /// The two walks of the protocol over this level and those above it, `count` levels in all.
-    pub(super) fn acquire(self: &Arc<Self>, n: u64, count: usize) -> Result<(), Obstacle> {
-        let Some(below_last) = count.checked_sub(1) else { return Ok(()) };
-        for (done, level) in self.levels(count).enumerate() {
-            let reserved = if done == below_last { level.counter.grant(n) } else { level.counter.mark(n) };
-            if let Err(full) = reserved {
-                self.levels(done).for_each(|lower| lower.counter.cancel(n));
-                return Err(self.obstacle(done, full, n));
+    /// The two walks of the protocol over this level and the nearest `above` of its ancestors.
+    pub(super) fn acquire(self: &Arc<Self>, n: u64, above: usize) -> Result<(), Obstacle> {
+        let above = self.ancestors.get(..above).unwrap_or_default();
+        let Some((last, between)) = above.split_last() else {
+            return self.counter.grant(n).map_err(|full| self.obstacle(0, full, n));
+        };
+        self.counter.mark(n).map_err(|full| self.obstacle(0, full, n))?;
+        for (marked, level) in between.iter().enumerate() {
+            if let Err(full) = level.counter.mark(n) {
+                self.cancel(n, marked);
+                return Err(self.obstacle(marked + 1, full, n));
             }
         }
-        self.levels(below_last).rev().for_each(|level| level.counter.commit(n));
+        if let Err(full) = last.counter.grant(n) {
+            self.cancel(n, between.len());
+            return Err(self.obstacle(above.len(), full, n));
+        }
+        between.iter().rev().for_each(|level| level.counter.commit(n));
+        self.counter.commit(n);
         Ok(())
     }
 
+    #[cold]
+    fn cancel(&self, n: u64, above: usize) {
+        self.levels(above + 1).for_each(|level| level.counter.cancel(n));
+    }
+
+    #[cold]
     fn obstacle(self: &Arc<Self>, at: usize, full: Full, asked: u64) -> Obstacle {
         let node = at.checked_sub(1).and_then(|above| self.ancestors.get(above)).unwrap_or(self);
         // What was decided by, unless that was the width of the counter.
@@ -257,7 +271,7 @@ impl Node {
 
     /// Gives `n` ids back on this level and those above it, `count` levels in all.
     pub(super) fn uncharge(&self, n: u64, count: usize) {
-        self.levels(count).for_each(|level| level.counter.uncharge(n));
+        self.levels(count).rev().for_each(|level| level.counter.uncharge(n));
     }
 
     /// How many levels a charge to it takes, the root included.
@@ -280,7 +294,7 @@ impl Node {
     }
 
     /// From the root down to it.
-    pub(super) fn downwards<'a>(self: &'a Arc<Self>) -> impl Iterator<Item = &'a Arc<Self>> {
+    pub(super) fn downwards(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         self.ancestors.iter().rev().chain(iter::once(self))
     }
 
