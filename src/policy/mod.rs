@@ -20,6 +20,7 @@
 mod check;
 mod explain;
 mod glob;
+mod keys;
 mod limits;
 mod load;
 mod persist;
@@ -28,12 +29,13 @@ mod read;
 mod rule;
 mod schema;
 mod settings;
+mod value;
 
 pub use check::{VERSION, check};
 pub use explain::{Explanation, LimitLine};
 pub use glob::{Glob, Pattern, escape};
 pub use load::{HostAccounts, Sources, load};
-pub use persist::set_max_file;
+pub use persist::{SET_MAX_FILE, set_max_entries, set_max_file};
 pub use problem::{Problem, Problems, Verdict};
 pub use rule::{Action, Asker, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Decision, Grant, NO_RULE, Rule};
 pub use schema::schema;
