@@ -1,5 +1,6 @@
 //! The policy's files: samples valid and invalid, what ships, drop-ins, and text of any kind.
 #![cfg(feature = "policy")]
+#![allow(clippy::unwrap_used)] // in what the tests share
 
 use ioasid::model::{CgroupPath, Limit, PasidRange, SetRequest};
 use ioasid::policy::{self, Accounts, Asker, Bits, Decision, Policy, Problems, Profile, Sources, Verdict};
