@@ -1,7 +1,7 @@
 //! Reads the policy's files; the one place of this room that touches the file system.
 
 use super::problem::{Problem, Problems};
-use super::{Accounts, Policy, SET_MAX_FILE, check};
+use super::{Accounts, Policy, check};
 use crate::sys::accounts;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,6 +21,19 @@ impl Accounts for HostAccounts {
     fn gid(&self, name: &str) -> Result<Option<u32>, String> {
         accounts::gid(name).map_err(|error| error.to_string())
     }
+}
+
+/// A user given by name or number, with its groups; `Ok(None)` for a name that nobody has. A number needs no account.
+pub fn user_with_groups(user: &str) -> Result<Option<(u32, Vec<u32>)>, String> {
+    let found = match user.parse::<u32>() {
+        Ok(uid) => match accounts::user_by_uid(uid) {
+            Ok(None) => return Ok(Some((uid, Vec::new()))),
+            found => found,
+        },
+        Err(_) => accounts::user(user),
+    };
+    let found = found.map_err(|error| format!("user {user:?} cannot be looked up: {error}"))?;
+    Ok(found.map(|user| (user.uid, user.gids)))
 }
 
 /// Where a policy comes from.
@@ -58,16 +71,6 @@ impl Sources {
     /// This file alone.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
-    }
-
-    /// Where `set-max --persist` writes to: the drop-ins that hide the others. With a single file it is the default
-    /// place, which that file's service does not read; there is none for an embedded policy.
-    pub fn set_max_path(&self) -> Option<PathBuf> {
-        match self {
-            Self::Paths { drop_ins, .. } => drop_ins.last().map(|directory| directory.join(SET_MAX_FILE)),
-            Self::File(_) => Self::default_paths().set_max_path(),
-            Self::EmbeddedUser(_) => None,
-        }
     }
 
     /// The policy of `ioasidd --user` for this user.

@@ -15,6 +15,7 @@ pub mod fuse;
 pub mod listener;
 pub mod pci;
 pub mod pidfd;
+pub mod process;
 pub mod readiness;
 pub mod seqpacket;
 pub mod socket_diag;
