@@ -17,10 +17,12 @@
 //! The protocol grows by new ops and new optional fields; an unknown op is refused as `Unsupported`, an unknown
 //! field of a request as `InvalidArgument`, and an unknown field of a reply is to be ignored.
 
+mod bus;
 mod codes;
 mod frame;
 mod messages;
 
+pub use bus::*;
 pub use codes::{Codes, FAULT_ERRNO, FAULT_ERRNO_NAME, FAULT_NAME, codes, refusal_to_json};
 pub use frame::{Header, Kind, MAX_BODY, MAX_FRAME, VERSION, decode_body, encode, parse_frame, split_reply};
 pub use messages::*;

@@ -1,0 +1,167 @@
+//! Administration: limits, peaks, moved charges, a new policy.
+
+use super::authority::Permitted;
+use super::life::misused;
+use super::{Caller, Controller, Notice, Permit, State, now_usec};
+use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, Refusal};
+use crate::policy::Policy;
+use crate::proto::Happening;
+use crate::quota::Node;
+use std::sync::Arc;
+
+impl Controller {
+    /// Sets the `max` of the cgroup that the permit names; `None` goes back to the policy's line.
+    ///
+    /// An administrator's stands over the policy line, through reloads; a delegated one only tightens what applies, and
+    /// cannot be made to persist.
+    pub fn set_limit(
+        &self,
+        caller: &Caller,
+        permit: &Permit,
+        limit: Option<Limit>,
+        persist: bool,
+    ) -> Result<(), Failure> {
+        let Permitted::Limit { cgroup, delegated } = &permit.0 else { return Err(misused("set-max").into()) };
+        let (mut state, node) = self.node_at(cgroup)?;
+        if node.is_root() {
+            return Err(Refusal::invalid("cgroup", cgroup, "a cgroup below the root, which has no max").into());
+        }
+        if persist && *delegated {
+            return Err(Refusal::administrators_only("set-max --persist").into());
+        }
+        if persist {
+            self.world.policy_source.persist(cgroup, limit)?;
+        }
+        match (delegated, limit) {
+            (true, limit) => node.set_delegated_limit(limit),
+            (false, Some(limit)) => node.set_administrator_limit(Some(limit)),
+            (false, None) => {
+                node.set_administrator_limit(None);
+                node.set_delegated_limit(None);
+            }
+        }
+        let max = node.max();
+        tracing::info!(cgroup = %cgroup, max = %max, uid = caller.uid, "ioasids.max set");
+        let changed = Happening::MaxChanged { cgroup: cgroup.clone(), max, by_uid: caller.uid };
+        state.events.emit(changed, now_usec());
+        Ok(())
+    }
+
+    /// Makes `current` the `peak` of the cgroup that the permit names.
+    pub fn reset_peak(&self, caller: &Caller, permit: &Permit) -> Result<(), Failure> {
+        let Permitted::Peak(cgroup) = &permit.0 else { return Err(misused("reset-peak").into()) };
+        let (mut state, node) = self.node_at(cgroup)?;
+        node.reset_peak();
+        tracing::info!(cgroup = %cgroup, uid = caller.uid, "peak reset");
+        state.events.emit(Happening::PeakReset { cgroup: cgroup.clone(), by_uid: caller.uid }, now_usec());
+        Ok(())
+    }
+
+    /// Moves the whole charge of the set that the permit names to another cgroup.
+    ///
+    /// Levels that both cgroups have in common are neither charged twice nor asked again. Refused with
+    /// `LimitExceeded` where the new branch has no room; then the charge is where it was.
+    pub fn recharge(&self, caller: &Caller, permit: &Permit, cgroup: &CgroupPath) -> Result<(), Failure> {
+        let Permitted::Set(id) = permit.0 else { return Err(misused("recharge").into()) };
+        let (mut state, node) = self.node_at(cgroup)?;
+        let set = state.set_mut(id)?;
+        set.must_be_active()?;
+        let from = set.cgroup.clone();
+        let old = set.node.id();
+        if let Some(charge) = set.charge.take() {
+            match charge.transfer(&node) {
+                Ok(moved) => set.charge = Some(moved),
+                Err((unmoved, refusal)) => {
+                    set.charge = Some(unmoved);
+                    return Err(refusal.into());
+                }
+            }
+        }
+        set.cgroup = node.path().clone();
+        set.node = Arc::clone(&node);
+        state.recount(old, node.id());
+        state.tree.prune();
+        tracing::info!(set = id.0, from = %from, to = %cgroup, uid = caller.uid, "set recharged");
+        let moved = Happening::Recharged { set: id, from, to: cgroup.clone(), by_uid: caller.uid };
+        state.events.emit(moved, now_usec());
+        state.events.tell(&Notice::SetChanged(id));
+        Ok(())
+    }
+
+    /// Reads the policy again and puts it in place whole, or changes nothing and says what is wrong with it.
+    pub fn reload(&self, caller: &Caller, permit: &Permit) -> Result<Vec<String>, Failure> {
+        let Permitted::Reload = permit.0 else { return Err(misused("reload").into()) };
+        self.reload_for(Some(caller.uid))
+    }
+
+    /// As [`Controller::reload`], for the signal that only an administrator can send.
+    pub fn reload_for(&self, by_uid: Option<u32>) -> Result<Vec<String>, Failure> {
+        Ok(self.install_policy(Arc::new(self.world.policy_source.load()?), by_uid)?)
+    }
+
+    /// Puts another policy in place. Sets keep what they were granted; new requests meet the new policy.
+    ///
+    /// The width and the reserved ranges of a space in use stay until it is idle: the answer says where.
+    fn install_policy(&self, policy: Arc<Policy>, by_uid: Option<u32>) -> Result<Vec<String>, Fault> {
+        let mut state = self.lock();
+        let mut stays = Vec::new();
+        let old = std::mem::replace(&mut state.policy, policy);
+        let limits = state.policy.guard;
+        state.guard.set_limits(limits);
+        for node in state.tree.nodes() {
+            if !node.is_root() {
+                node.set_policy_limit(state.policy_limit(node.path()));
+            }
+        }
+        let quarantine = state.policy.space.quarantine;
+        let same_space = old.space.bits == state.policy.space.bits && old.space.reserved == state.policy.space.reserved;
+        for domain in state.pools.keys().copied().collect::<Vec<_>>() {
+            let Some(pool) = state.pools.get_mut(&domain) else { continue };
+            pool.set_quarantine(quarantine);
+            if same_space {
+                continue;
+            }
+            if pool.is_idle() && !state.sets.values().any(|set| set.domain == domain) {
+                state.pools.remove(&domain);
+                if domain == crate::model::Domain::Global {
+                    state.make_pool(domain, None)?;
+                }
+            } else {
+                stays.push(format!("[space] of domain {domain} is in use and stays until its last set is closed"));
+            }
+        }
+        tracing::info!(uid = by_uid, "policy reloaded");
+        state.events.emit(Happening::PolicyReloaded { by_uid }, now_usec());
+        Ok(stays)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.lock().policy)
+    }
+
+    /// The locked state and the node of a cgroup that exists.
+    pub(super) fn node_at(
+        &self,
+        cgroup: &CgroupPath,
+    ) -> Result<(std::sync::MutexGuard<'_, State>, Arc<Node>), Failure> {
+        let lineage = self.world.cgroups.lineage(cgroup)?;
+        let lineage = lineage.ok_or_else(|| Refusal::not_found(format!("cgroup {cgroup}")))?;
+        let mut state = self.lock();
+        let node = state.ensure_node(&lineage);
+        Ok((state, node))
+    }
+}
+
+impl State {
+    /// One set less at `old`, one more at `new`.
+    fn recount(&mut self, old: CgroupId, new: CgroupId) {
+        if let Some(count) = self.sets_of.get_mut(&old) {
+            *count -= 1;
+            if *count == 0 {
+                self.sets_of.remove(&old);
+            }
+        }
+        *self.sets_of.entry(new).or_default() += 1;
+    }
+}

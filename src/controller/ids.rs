@@ -1,0 +1,351 @@
+//! Ids of a set: leased, freed, held, named.
+
+use super::authority::Permitted;
+use super::life::misused;
+use super::{Controller, Notice, Permit, SessionId, State, now_usec};
+use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
+use crate::proto::{Happening, SetInfo};
+use crate::quota::{Charge, Node};
+use std::sync::Arc;
+
+/// The most ids of one request: what fits into one reply.
+const MOST_AT_ONCE: u32 = 8192;
+
+impl Controller {
+    /// Leases `count` ids in `range` (the set's own range bounds it further) and marks them used: all or none.
+    ///
+    /// Refused, in this order: `Revoked`, `Stale`, `QuotaExceeded`, `LimitExceeded` from near to far, `NoSpace`. What
+    /// mapped sets lease and do not use is taken back before anything is refused that it stands in the way of.
+    pub fn alloc(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<Vec<Pasid>, Failure> {
+        if !(1..=MOST_AT_ONCE).contains(&count) {
+            return Err(Refusal::invalid("count", count, "1 to 8192 ids at once").into());
+        }
+        let mut state = self.lock();
+        let range = self.usable(&state, id, range)?;
+        let pasids = state.lease(id, count, range)?;
+        if let Some(region) = state.set(id)?.region.as_ref() {
+            pasids.iter().for_each(|pasid| region.lease(*pasid, true));
+        }
+        state.events.tell(&Notice::SetChanged(id));
+        Ok(pasids)
+    }
+
+    /// Leases up to `count` ids ahead for a holder that maps the set, at least one, unused in the region.
+    ///
+    /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
+    pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
+        let mut state = self.lock();
+        let range = self.usable(&state, id, range)?;
+        let set = state.set(id)?;
+        if set.region.is_none() {
+            return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());
+        }
+        let quota_room = set.quota.saturating_sub(set.leased_count());
+        let tree_room = u32::try_from(set.node.room()).unwrap_or(u32::MAX);
+        let domain = set.domain;
+        let batch = state.policy.lease.batch;
+        let free = state.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
+        let wanted = count.min(batch).min(quota_room).min(tree_room).min(free).max(1);
+        let pasids = state.lease(id, wanted, range)?;
+        if let Some(region) = state.set(id)?.region.as_ref() {
+            pasids.iter().for_each(|pasid| region.lease(*pasid, false));
+        }
+        state.events.tell(&Notice::SetChanged(id));
+        Ok(wanted)
+    }
+
+    /// What of `range` the set can use, if it can use anything: active, its cgroup alive.
+    fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
+        let set = state.set(id)?;
+        set.must_be_active()?;
+        if set.node.is_dying() || !self.world.cgroups.is_alive(&set.cgroup, set.node.id()) {
+            set.node.mark_dying();
+            return Err(Refusal::Stale { cgroup: set.cgroup.clone() });
+        }
+        let Some(range) = range else { return Ok(set.range) };
+        range.intersect(set.range).ok_or(Refusal::NoSpace { domain: set.domain, range, free: 0, asked: 1 })
+    }
+
+    /// Gives ids back: all of them, or none where one belongs to another set (`ForeignPasid`).
+    ///
+    /// What nobody leases is passed over. The references of `session` itself are put; what other sessions hold goes to
+    /// `free-pending`, is told in the answer, and returns with the last put.
+    pub fn free(&self, id: SetId, session: Option<SessionId>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
+        let mut state = self.lock();
+        let set = state.set(id)?;
+        set.must_be_active()?;
+        let pool = state.pools.get(&set.domain);
+        let mut ours = Vec::with_capacity(pasids.len());
+        for number in pasids {
+            let Some(pasid) = Pasid::new(*number) else {
+                return Err(Refusal::invalid("pasid", number, "a PASID, 1 to 1048575").into());
+            };
+            match pool.and_then(|pool| pool.owner(pasid)) {
+                Some(owner) if owner == id => ours.push(pasid),
+                Some(_) => return Err(Refusal::ForeignPasid { pasid }.into()),
+                None => {}
+            }
+        }
+        let set = state.set_mut(id)?;
+        if let Some(own) = session.and_then(|session| set.sessions.get_mut(&session)) {
+            own.holds.retain(|pasid, _| !ours.contains(pasid));
+        }
+        let (pending, free): (Vec<Pasid>, Vec<Pasid>) =
+            ours.into_iter().partition(|pasid| set.holders(*pasid, None) > 0);
+        set.pending.extend(&pending);
+        set.aliases.retain(|_, pasid| !pending.contains(pasid));
+        state.give_back(id, &free);
+        Ok(pending)
+    }
+
+    /// Takes a reference on a leased id for a session. Refused with `Busy` while it waits for its last put.
+    pub fn hold(&self, id: SetId, session: SessionId, pasid: u32) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let pasid = state.leased_here(id, pasid)?;
+        let set = state.set_mut(id)?;
+        if set.pending.contains(&pasid) {
+            return Err(Refusal::Busy { pasid, holders: set.holders(pasid, None) }.into());
+        }
+        let own = set.sessions.get_mut(&session).ok_or_else(|| Refusal::not_found("this session"))?;
+        *own.holds.entry(pasid).or_default() += 1;
+        if let Some(region) = &set.region {
+            region.set_held(pasid, true);
+        }
+        Ok(())
+    }
+
+    /// Puts one reference that this session took; nobody can put another's. Works on a set that is gone, too.
+    pub fn put(&self, id: SetId, session: SessionId, pasid: u32) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let missing = || Refusal::not_found(format!("a reference of this session on pasid {pasid}"));
+        let pasid = Pasid::new(pasid).ok_or_else(missing)?;
+        let set = state.set_mut(id)?;
+        let own = set.sessions.get_mut(&session).ok_or_else(missing)?;
+        let count = own.holds.get_mut(&pasid).ok_or_else(missing)?;
+        *count -= 1;
+        if *count == 0 {
+            own.holds.remove(&pasid);
+            state.reference_put(id, pasid);
+        }
+        Ok(())
+    }
+
+    /// Gives an id one more name in its set. `Exists` where the name is taken by another id of it.
+    pub fn add_alias(&self, id: SetId, pasid: u32, alias: u64) -> Result<(), Failure> {
+        let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        let pasid = state.leased_here(id, pasid)?;
+        let set = state.set_mut(id)?;
+        if set.pending.contains(&pasid) {
+            return Err(Refusal::Busy { pasid, holders: set.holders(pasid, None) }.into());
+        }
+        if set.aliases.contains_key(&alias) {
+            return Err(Refusal::Exists { what: format!("alias {alias} in set {id}") }.into());
+        }
+        if set.aliases.len() >= 4 * set.quota as usize {
+            let limit = format!("aliases of set {id}");
+            return Err(Refusal::TooMany { limit, value: 4 * u64::from(set.quota) }.into());
+        }
+        set.aliases.insert(alias, pasid);
+        if let Some(region) = &set.region {
+            region.set_held(pasid, true);
+        }
+        Ok(())
+    }
+
+    /// The id behind an alias.
+    pub fn find_alias(&self, id: SetId, alias: u64) -> Result<Pasid, Failure> {
+        let state = self.lock();
+        let set = state.set(id)?;
+        set.must_be_active()?;
+        let found = set.aliases.get(&alias).copied();
+        found.ok_or_else(|| Refusal::not_found(format!("alias {alias} in set {id}")).into())
+    }
+
+    /// Forgets an alias.
+    pub fn remove_alias(&self, id: SetId, alias: u64) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let set = state.set_mut(id)?;
+        set.must_be_active()?;
+        let pasid =
+            set.aliases.remove(&alias).ok_or_else(|| Refusal::not_found(format!("alias {alias} in set {id}")))?;
+        state.refresh_held(id, pasid);
+        Ok(())
+    }
+
+    /// Changes the quota, up to the max of the rule that allowed the set. Below `leased`: accepted, nothing is revoked.
+    pub fn set_quota(&self, id: SetId, quota: u32) -> Result<SetInfo, Failure> {
+        let mut state = self.lock();
+        let set = state.set_mut(id)?;
+        set.must_be_active()?;
+        if quota == 0 {
+            return Err(Refusal::invalid("quota", quota, "a number of ids, at least 1").into());
+        }
+        if quota > set.quota_max {
+            let bound = format!("quota {quota} is above its max {}", set.quota_max);
+            return Err(Refusal::NotPermitted { rule: set.rule.clone(), bound }.into());
+        }
+        set.quota = quota;
+        let info = set.info(false);
+        state.events.tell(&Notice::SetChanged(id));
+        Ok(info)
+    }
+
+    /// [`Controller::set_quota`] on the set that the permit names, for who has no FD of it.
+    pub fn change_quota(&self, permit: &Permit, quota: u32) -> Result<SetInfo, Failure> {
+        let Permitted::Set(id) = permit.0 else { return Err(misused("set-quota").into()) };
+        self.set_quota(id, quota)
+    }
+
+    /// Gives unused leases of the set back, and says how many.
+    pub fn trim(&self, id: SetId) -> Result<u32, Failure> {
+        let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        Ok(state.take_back(id, u32::MAX, PasidRange::ALL))
+    }
+
+    /// The set with its ids, for its holders.
+    pub fn info(&self, id: SetId) -> Result<SetInfo, Failure> {
+        let state = self.lock();
+        let set = state.set(id)?;
+        match set.state {
+            SetState::Active => Ok(set.info(true)),
+            SetState::Revoked | SetState::Draining => Err(set.revoked().into()),
+        }
+    }
+}
+
+impl State {
+    /// The id if this set leases it; else who does decides the refusal.
+    fn leased_here(&self, id: SetId, number: u32) -> Result<Pasid, Refusal> {
+        let set = self.set(id)?;
+        set.must_be_active()?;
+        let pasid = Pasid::new(number).ok_or_else(|| Refusal::invalid("pasid", number, "a PASID, 1 to 1048575"))?;
+        match self.pools.get(&set.domain).and_then(|pool| pool.owner(pasid)) {
+            Some(owner) if owner == id => Ok(pasid),
+            Some(_) => Err(Refusal::ForeignPasid { pasid }),
+            None => Err(Refusal::not_found(format!("pasid {pasid}"))),
+        }
+    }
+
+    /// Charges and carves: all or none, nothing left over where it is refused.
+    fn lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
+        if let Err(refusal) = self.set(id)?.check_quota(count) {
+            let missing = self.set(id)?.leased_count().saturating_add(count) - self.set(id)?.quota;
+            if self.take_back(id, missing, PasidRange::ALL) < missing {
+                return Err(refusal.into());
+            }
+        }
+        let set = self.set(id)?;
+        let (node, domain, path) = (Arc::clone(&set.node), set.domain, set.cgroup.clone());
+        let charge = self.charge(&node, count, &path)?;
+        let carve = |state: &mut Self| match state.pools.get_mut(&domain) {
+            Some(pool) => pool.carve(id, count, range),
+            None => Err(Refusal::NoSpace { domain, range, free: 0, asked: count }),
+        };
+        let pasids = match carve(self) {
+            Ok(pasids) => pasids,
+            Err(refusal) => {
+                if self.reclaim_ids(domain, count, range) == 0 {
+                    return Err(refusal.into());
+                }
+                carve(self)?
+            }
+        };
+        self.set_mut(id)?.adopt(&pasids, charge);
+        Ok(pasids)
+    }
+
+    /// Charges `count` at every level or at none; unused leases in the way are taken back first.
+    fn charge(&mut self, node: &Arc<Node>, count: u32, requester: &CgroupPath) -> Result<Charge, Refusal> {
+        let obstacle = loop {
+            match node.probe_charge(count.into()) {
+                Ok(charge) => return Ok(charge),
+                Err(obstacle) if self.reclaim_charge(&obstacle.node, count) == 0 => break obstacle,
+                Err(_) => {}
+            }
+        };
+        let level = obstacle.node.id();
+        let refusal = obstacle.refuse();
+        if let Refusal::LimitExceeded { cgroup, max, asked, .. } = &refusal {
+            let requester_cgroup = requester.clone();
+            let happening = Happening::LimitHit { cgroup: cgroup.clone(), max: *max, asked: *asked, requester_cgroup };
+            self.events.emit(happening, now_usec());
+            self.events.tell(&Notice::CgroupEvents(level));
+        }
+        Err(refusal)
+    }
+
+    /// Takes back unused leases of mapped sets that are charged at or below `level`.
+    fn reclaim_charge(&mut self, level: &Node, wanted: u32) -> u32 {
+        let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
+        let mapped = self.sets.values().filter(|set| set.region.is_some() && below(&set.node));
+        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        self.reclaim(&ids, wanted, PasidRange::ALL)
+    }
+
+    /// Takes back unused leases of mapped sets of a domain, in `range`.
+    fn reclaim_ids(&mut self, domain: crate::model::Domain, wanted: u32, range: PasidRange) -> u32 {
+        let mapped = self.sets.values().filter(|set| set.region.is_some() && set.domain == domain);
+        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        self.reclaim(&ids, wanted, range)
+    }
+
+    fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
+        let mut taken = 0;
+        for id in ids {
+            if taken >= wanted {
+                break;
+            }
+            taken += self.take_back(*id, wanted - taken, range);
+        }
+        taken
+    }
+
+    /// Takes back at most `wanted` leases in `range` that the set's holders do not use, and says how many.
+    fn take_back(&mut self, id: SetId, wanted: u32, range: PasidRange) -> u32 {
+        let Some(set) = self.sets.get(&id) else { return 0 };
+        let Some(region) = &set.region else { return 0 };
+        let candidates = set.leased.iter().copied().filter(|pasid| range.contains(pasid.get()));
+        let loose = candidates.filter(|pasid| !set.pending.contains(pasid) && set.holders(*pasid, None) == 0);
+        let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
+        let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        self.give_back(id, &taken);
+        count
+    }
+
+    /// Gives leased ids of a set back to their pool, and then the charge that paid for them.
+    pub(super) fn give_back(&mut self, id: SetId, pasids: &[Pasid]) {
+        if pasids.is_empty() {
+            return;
+        }
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let domain = set.domain;
+        let charge = set.disown(pasids);
+        if let Some(pool) = self.pools.get_mut(&domain) {
+            pool.give_back(pasids.iter().copied());
+        }
+        drop(charge);
+        self.tree.prune();
+        self.events.tell(&Notice::SetChanged(id));
+    }
+
+    /// The last reference of a session on an id is put: an id that waited for it returns.
+    pub(super) fn reference_put(&mut self, id: SetId, pasid: Pasid) {
+        let Some(set) = self.sets.get(&id) else { return };
+        if set.holders(pasid, None) == 0 && set.pending.contains(&pasid) {
+            self.give_back(id, &[pasid]);
+        } else {
+            self.refresh_held(id, pasid);
+        }
+    }
+
+    /// Tells the region whether freeing the id takes the service.
+    fn refresh_held(&mut self, id: SetId, pasid: Pasid) {
+        let Some(set) = self.sets.get(&id) else { return };
+        let held = set.holders(pasid, None) > 0 || set.aliases.values().any(|other| *other == pasid);
+        if let Some(region) = &set.region {
+            region.set_held(pasid, held);
+        }
+    }
+}

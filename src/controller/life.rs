@@ -1,0 +1,320 @@
+//! Sets come and go: made, opened again, identified, hung up, revoked.
+
+use super::authority::Permitted;
+use super::set::{Session, Set, SetEnd};
+use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec};
+use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
+use crate::policy::Grant;
+use crate::proto::{Happening, SetInfo};
+use crate::sys::socket_diag::SocketName;
+use crate::sys::{seqpacket, socket_option};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::PoisonError;
+
+/// A set FD that was made: one end for the holder, one for the service.
+#[derive(Debug)]
+pub struct NewSet {
+    /// The set.
+    pub info: SetInfo,
+    /// The set FD: to be sent, and closed here.
+    pub holder: OwnedFd,
+    /// The service's end: to be listened on until it hangs up.
+    pub service: OwnedFd,
+    /// How the service knows it.
+    pub end: SetEnd,
+}
+
+/// What the closing of an end meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Other FDs of the set are open.
+    OthersOpen,
+    /// It was the last one: the set is gone, or drains.
+    Last,
+    /// The holder hung up without closing: the set is revoked, its ids stay until the FD is closed. Ask again.
+    Lingers,
+}
+
+impl Controller {
+    /// Makes a set, charged to the cgroup that the permit names.
+    ///
+    /// Refused with `NotFound` or `Stale` where that cgroup is not there, `TooMany` past `sets_per_cgroup`, the guard
+    /// or the service's descriptors, `NoSpace` where the range and the domain have nothing in common.
+    pub fn create_set(&self, caller: &Caller, permit: Permit) -> Result<NewSet, Failure> {
+        let Permitted::Create(granted) = permit.0 else { return Err(misused("create-set").into()) };
+        let (request, grant) = *granted;
+        let lineage = if grant.cgroup == caller.located.path {
+            caller.located.lineage.to_vec()
+        } else {
+            let lineage = self.world.cgroups.lineage(&grant.cgroup)?;
+            lineage.ok_or_else(|| Refusal::not_found(format!("cgroup {}", grant.cgroup)))?
+        };
+        let width = match &grant.domain {
+            Domain::Global => None,
+            Domain::Pci(address) => Some((self.world.pasid_width)(address)?),
+        };
+        let mut state = self.lock();
+        state.make_pool(grant.domain, width)?;
+        state.commit_set(caller, request, grant, &lineage)
+    }
+
+    /// Another FD of the set that the permit names.
+    pub fn open_set(&self, permit: &Permit) -> Result<NewSet, Failure> {
+        let Permitted::Set(id) = permit.0 else { return Err(misused("open").into()) };
+        let mut state = self.lock();
+        let set = state.set_mut(id)?;
+        set.must_be_active()?;
+        let (holder, service, end) = make_end(id)?;
+        set.ends.push(end);
+        let info = set.info(false);
+        state.by_cookie.insert(end.name.cookie, id);
+        Ok(NewSet { info, holder, service, end })
+    }
+
+    /// The set whose FD was presented. `NotFound` for anything that is not a set FD of this service.
+    pub fn identify(&self, presented: BorrowedFd<'_>) -> Result<SetId, Refusal> {
+        let unknown = || Refusal::not_found("a set with this descriptor");
+        let cookie = socket_option::cookie(presented).map_err(|_| unknown())?;
+        self.lock().by_cookie.get(&cookie).copied().ok_or_else(unknown)
+    }
+
+    /// Whether `pasid` is leased to the set whose FD was presented, and not being freed.
+    pub fn verify_presented(&self, presented: BorrowedFd<'_>, pasid: u32) -> Result<bool, Refusal> {
+        let id = self.identify(presented)?;
+        self.verify(id, pasid)
+    }
+
+    /// Whether `pasid` is leased to set `id`, and not being freed.
+    pub fn verify(&self, id: SetId, pasid: u32) -> Result<bool, Refusal> {
+        let state = self.lock();
+        let set = state.set(id)?;
+        set.must_be_active()?;
+        let Some(pasid) = Pasid::new(pasid) else { return Ok(false) };
+        Ok(set.leased.contains(&pasid) && !set.pending.contains(&pasid))
+    }
+
+    /// Opens a session on a set, for the uid that made the pair. Refused where the set is revoked.
+    pub fn open_session(&self, id: SetId, uid: u32) -> Result<SessionId, Refusal> {
+        let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        state.guard.add_session(uid)?;
+        let session = SessionId(state.next_session);
+        state.next_session += 1;
+        let set = state.set_mut(id)?;
+        set.sessions.insert(session, Session { uid, holds: BTreeMap::new() });
+        Ok(session)
+    }
+
+    /// Ends a session: its references are put.
+    pub fn close_session(&self, id: SetId, session: SessionId) {
+        let mut state = self.lock();
+        let Some(closed) = state.sets.get_mut(&id).and_then(|set| set.sessions.remove(&session)) else { return };
+        state.guard.remove_session(closed.uid);
+        for pasid in closed.holds.into_keys() {
+            state.reference_put(id, pasid);
+        }
+        state.bury_if_over(id);
+    }
+
+    /// Says that the holder's side of an end hung up: the last copy was closed, or somebody called shutdown(2).
+    ///
+    /// Asks the kernel which. After [`Closed::Lingers`] it is to be called again, until the FD is gone.
+    pub fn end_hung_up(&self, end: &SetEnd) -> Result<Closed, Fault> {
+        let exists = self
+            .sockets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .exists(end.name)
+            .map_err(|e| Fault::from(e).while_doing("ask the kernel for a set FD's other end"))?;
+        let mut state = self.lock();
+        let Some(set) = state.sets.get_mut(&end.set) else { return Ok(Closed::Last) };
+        if exists {
+            if set.state == SetState::Active {
+                state.revoke(end.set, "a holder shut the set FD down", None);
+            }
+            return Ok(Closed::Lingers);
+        }
+        set.ends.retain(|other| other.name.cookie != end.name.cookie);
+        let others = !set.ends.is_empty();
+        state.by_cookie.remove(&end.name.cookie);
+        if others {
+            return Ok(Closed::OthersOpen);
+        }
+        state.last_close(end.set);
+        Ok(Closed::Last)
+    }
+
+    /// Revokes the set that the permit names: its ids return but for those that are held, every use is refused with
+    /// `reason`.
+    pub fn revoke_set(&self, caller: &Caller, permit: &Permit, reason: &str) -> Result<(), Failure> {
+        let Permitted::Set(id) = permit.0 else { return Err(misused("revoke").into()) };
+        if reason.len() > 256 || reason.chars().any(char::is_control) {
+            return Err(Refusal::invalid("reason", reason, "at most 256 bytes of printable text").into());
+        }
+        let reason = if reason.is_empty() { "revoked by an administrator" } else { reason };
+        let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        state.revoke(id, reason, Some(caller.uid));
+        state.return_all(id);
+        tracing::info!(set = id.0, uid = caller.uid, reason, "set revoked");
+        Ok(())
+    }
+
+    /// Revokes every set of a domain whose device went away, and says how many.
+    pub fn revoke_domain(&self, domain: Domain, reason: &str) -> usize {
+        let mut state = self.lock();
+        let of_domain = |set: &&Set| set.domain == domain && set.state == SetState::Active;
+        let ids: Vec<SetId> = state.sets.values().filter(of_domain).map(|set| set.id).collect();
+        for id in &ids {
+            state.revoke(*id, reason, None);
+            state.return_all(*id);
+        }
+        ids.len()
+    }
+}
+
+impl State {
+    fn commit_set(
+        &mut self,
+        caller: &Caller,
+        request: SetRequest,
+        grant: Grant,
+        lineage: &[(crate::model::CgroupId, crate::model::CgroupPath)],
+    ) -> Result<NewSet, Failure> {
+        let pool = self.pools.get(&grant.domain).ok_or_else(|| Fault::new("a domain without a pool"))?;
+        let wanted = grant.range.unwrap_or(PasidRange::ALL);
+        let range = wanted.intersect(pool.range()).ok_or(Refusal::NoSpace {
+            domain: grant.domain,
+            range: wanted,
+            free: 0,
+            asked: grant.quota,
+        })?;
+        let node = self.ensure_node(lineage);
+        let of_cgroup = self.sets_of.get(&node.id()).copied().unwrap_or(0);
+        if of_cgroup >= grant.sets_per_cgroup {
+            let limit = format!("sets_per_cgroup of rule {} in {}", grant.rule, grant.cgroup);
+            return Err(Refusal::TooMany { limit, value: grant.sets_per_cgroup.into() }.into());
+        }
+        self.guard.add_set(caller.uid)?;
+        let id = SetId(self.next_set);
+        let (holder, service, end) = make_end(id).inspect_err(|_| self.guard.remove_set(caller.uid))?;
+        self.next_set += 1;
+        let set = Set {
+            id,
+            label: request.label,
+            owner_uid: caller.uid,
+            creator_cgroup: caller.located.id,
+            rule: grant.rule,
+            quota: grant.quota,
+            quota_max: grant.quota_max,
+            range,
+            domain: grant.domain,
+            created_usec: now_usec(),
+            cgroup: node.path().clone(),
+            node,
+            charge: None,
+            leased: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            aliases: BTreeMap::new(),
+            sessions: HashMap::new(),
+            ends: vec![end],
+            region: None,
+            state: SetState::Active,
+            reason: String::new(),
+            gone: false,
+        };
+        let info = set.info(false);
+        self.by_cookie.insert(end.name.cookie, id);
+        *self.sets_of.entry(set.node.id()).or_default() += 1;
+        let added =
+            Happening::SetAdded { set: id, label: set.label.clone(), cgroup: set.cgroup.clone(), uid: set.owner_uid };
+        self.sets.insert(id, set);
+        self.events.emit(added, now_usec());
+        Ok(NewSet { info, holder, service, end })
+    }
+
+    /// Flags a set as revoked; its ids stay with it.
+    pub(super) fn revoke(&mut self, id: SetId, reason: &str, by_uid: Option<u32>) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        set.state = SetState::Revoked;
+        set.reason = reason.to_owned();
+        if let Some(region) = &set.region {
+            region.flag_revoked();
+        }
+        let happening = Happening::SetRevoked { set: id, reason: reason.to_owned(), by_uid };
+        self.events.emit(happening, now_usec());
+        self.events.tell(&super::Notice::SetChanged(id));
+    }
+
+    /// The last FD is closed: what nobody holds goes back, and the set with it once no session is left.
+    fn last_close(&mut self, id: SetId) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        if set.reason.is_empty() {
+            set.reason = "closed".to_owned();
+        }
+        set.state = SetState::Draining;
+        if let Some(region) = &set.region {
+            region.flag_revoked();
+        }
+        self.return_all(id);
+        self.bury_if_over(id);
+    }
+
+    /// Gives back every id that no session holds; those that are held wait for their puts.
+    pub(super) fn return_all(&mut self, id: SetId) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let (held, free): (Vec<Pasid>, Vec<Pasid>) =
+            set.leased.iter().copied().partition(|pasid| set.holders(*pasid, None) > 0);
+        set.pending.extend(held);
+        self.give_back(id, &free);
+    }
+
+    /// A set whose last FD is closed and that costs nothing any more is gone for everybody; what is left of it until
+    /// its sessions end only tells these that it was revoked.
+    fn bury_if_over(&mut self, id: SetId) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        if set.state != SetState::Draining || !set.leased.is_empty() {
+            return;
+        }
+        let forget = set.sessions.is_empty();
+        if !std::mem::replace(&mut set.gone, true) {
+            set.region = None;
+            let removed = Happening::SetRemoved { set: id, reason: set.reason.clone() };
+            let (uid, cgroup, domain) = (set.owner_uid, set.node.id(), set.domain);
+            self.guard.remove_set(uid);
+            if let Some(count) = self.sets_of.get_mut(&cgroup) {
+                *count -= 1;
+                if *count == 0 {
+                    self.sets_of.remove(&cgroup);
+                }
+            }
+            self.events.emit(removed, now_usec());
+            self.drop_idle_pool(domain);
+        }
+        if forget {
+            self.sets.remove(&id);
+        }
+    }
+
+    /// Forgets the pool of a device that nobody uses; the global one stays.
+    fn drop_idle_pool(&mut self, domain: Domain) {
+        let used = domain == Domain::Global || self.sets.values().any(|set| set.domain == domain && !set.gone);
+        if !used && self.pools.get_mut(&domain).is_some_and(super::Pool::is_idle) {
+            self.pools.remove(&domain);
+        }
+    }
+}
+
+/// A fresh pair: the holder's end, the service's end, and how the service knows it.
+fn make_end(set: SetId) -> Result<(OwnedFd, OwnedFd, SetEnd), Failure> {
+    let failed = |e| descriptor_failure(e, "make a set FD");
+    let (holder, service) = seqpacket::pair().map_err(failed)?;
+    let name = SocketName::of(holder.as_fd()).map_err(failed)?;
+    Ok((holder, service, SetEnd { set, name }))
+}
+
+/// A permit was shown to a method that it is not for: the edge is at fault.
+pub(super) fn misused(what: &str) -> Fault {
+    Fault::new(format!("a permit for something else was shown to {what}"))
+}

@@ -1,0 +1,256 @@
+//! Who holds what: the only room that changes it.
+//!
+//! Lives here: number spaces and their rest, sets with their ids, holders and aliases, the charge each set carries,
+//! what one user may use up, and what happened. Not here: sockets, the bus, files, threads, timers. The edges
+//! parse, call a method, translate the answer; every method is synchronous, takes the one lock for a few
+//! microseconds, and either does all of what it says or nothing.
+//!
+//! Order inside a request: the set's state, its cgroup, its quota, the charge, the ids, the record, the event. What
+//! was taken is dropped in reverse where a later step refuses. Ids go back before the charge that paid for them.
+
+mod admin;
+mod authority;
+mod consent;
+mod events;
+mod guard;
+mod ids;
+mod life;
+mod pool;
+mod query;
+mod region;
+mod set;
+
+pub use authority::{Deed, Permit, Question, Verdict};
+pub use consent::{Answer, Consent};
+pub use events::{Notice, Observer};
+pub use life::{Closed, NewSet};
+pub use set::{SessionId, SetEnd};
+
+use crate::identity::{Located, Peer};
+use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId};
+use crate::policy::{Bits, Policy};
+use crate::quota::{Node, Tree};
+use crate::sys::socket_diag::SocketTable;
+use events::Events;
+use guard::Guard;
+use pool::Pool;
+use set::Set;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Who asks, pinned and read by `identity`.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The process, pinned.
+    pub pidfd: Arc<OwnedFd>,
+    /// Its pid, as the service's pid namespace has it.
+    pub pid: u32,
+    /// Its uid, as the service's user namespace has it.
+    pub uid: u32,
+    /// Its groups, the primary one included.
+    pub groups: Vec<u32>,
+    /// Whether it is an administrator.
+    pub privileged: bool,
+    /// The cgroup it is in.
+    pub located: Located,
+}
+
+impl Caller {
+    /// The peer, in the cgroup it is in now.
+    pub fn new(peer: &Peer, located: Located) -> Self {
+        Self {
+            pidfd: Arc::clone(&peer.pidfd),
+            pid: peer.pid,
+            uid: peer.uid,
+            groups: peer.groups.clone(),
+            privileged: peer.privileged,
+            located,
+        }
+    }
+}
+
+/// The cgroup hierarchy as the controller needs it; `sys` has the real one.
+pub trait Cgroups: Send + Sync {
+    /// Ids and paths from below the root down to `path`, read together; `None` where there is no such cgroup. A
+    /// threaded cgroup gives its domain cgroup.
+    fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault>;
+    /// Whether the cgroup with this path still is the one with this id.
+    fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool;
+    /// The uid that owns the directory; `None` where there is none.
+    fn owner(&self, path: &CgroupPath) -> Result<Option<u32>, Fault>;
+    /// The id of the root.
+    fn root(&self) -> CgroupId;
+}
+
+/// Where the policy's text is; `daemon` has the real one.
+pub trait PolicySource: Send + Sync {
+    /// Reads and checks all of it. A bad policy is `InvalidArgument` with the first problem and how many there are.
+    fn load(&self) -> Result<Policy, Failure>;
+    /// Writes a limit where it outlives the host's restart, or takes it out again.
+    fn persist(&self, cgroup: &CgroupPath, limit: Option<Limit>) -> Result<(), Failure>;
+}
+
+/// What the controller knows of the world, handed in once.
+pub struct World {
+    /// The cgroup hierarchy.
+    pub cgroups: Box<dyn Cgroups>,
+    /// The policy's text.
+    pub policy_source: Box<dyn PolicySource>,
+    /// The widths of devices.
+    pub pasid_width: PasidWidth,
+    /// What `bits = "auto"` comes to on this host.
+    pub auto_bits: u32,
+    /// What backs the ids: `userspace`, `cuse` or `kernel`.
+    pub backend: String,
+    /// What is enforced, observed or open on this host, asked anew each time.
+    pub enforcement: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// How wide the PASIDs of a PCI function are, in bits; `NotFound` or `Unsupported` where there are none.
+pub type PasidWidth = Box<dyn Fn(&crate::model::PciAddress) -> Result<u32, Refusal> + Send + Sync>;
+
+/// The service's state, behind one lock.
+pub struct Controller {
+    state: Mutex<State>,
+    world: World,
+    /// Asked outside the state's lock.
+    sockets: Mutex<SocketTable>,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    policy: Arc<Policy>,
+    tree: Tree,
+    pools: BTreeMap<Domain, Pool>,
+    sets: BTreeMap<SetId, Set>,
+    /// SO_COOKIE of every holders' end, to its set.
+    by_cookie: HashMap<u64, SetId>,
+    /// Sets by the cgroup that is charged.
+    sets_of: HashMap<CgroupId, u32>,
+    next_set: u64,
+    next_session: u64,
+    guard: Guard,
+    events: Events,
+    /// What stands for width where the policy says `auto` and no device says otherwise.
+    auto_bits: u32,
+}
+
+impl Controller {
+    /// A controller with nothing leased.
+    pub fn new(policy: Arc<Policy>, world: World) -> Result<Self, Fault> {
+        let mut state = State {
+            tree: Tree::new(world.cgroups.root()),
+            pools: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            by_cookie: HashMap::new(),
+            sets_of: HashMap::new(),
+            next_set: 1,
+            next_session: 1,
+            guard: Guard::new(policy.guard),
+            events: Events::default(),
+            auto_bits: world.auto_bits,
+            policy,
+        };
+        state.make_pool(Domain::Global, None)?;
+        Ok(Self { state: Mutex::new(state), world, sockets: Mutex::new(SocketTable::open()?) })
+    }
+
+    /// The state. A panic under the lock left no half-done change that later calls could trip over: counters give
+    /// back on drop, so a poisoned lock is used on.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells `observer` all that happens from now on.
+    pub fn observe(&self, observer: Observer) {
+        self.lock().events.observe(observer);
+    }
+
+    /// Counts a connection or session of `uid`, until [`Controller::leave`]. Refused past the guard's bound.
+    pub fn enter(&self, uid: u32) -> Result<(), Refusal> {
+        self.lock().guard.add_session(uid)
+    }
+
+    /// Ends what [`Controller::enter`] counted.
+    pub fn leave(&self, uid: u32) {
+        self.lock().guard.remove_session(uid);
+    }
+
+    /// Counts a request of `uid`. Refused past the guard's rate.
+    pub fn admit(&self, uid: u32) -> Result<(), Refusal> {
+        if uid == 0 { Ok(()) } else { self.lock().guard.request(uid) }
+    }
+}
+
+impl State {
+    fn set(&self, id: SetId) -> Result<&Set, Refusal> {
+        self.sets.get(&id).ok_or_else(|| Refusal::not_found(format!("set {id}")))
+    }
+
+    fn set_mut(&mut self, id: SetId) -> Result<&mut Set, Refusal> {
+        self.sets.get_mut(&id).ok_or_else(|| Refusal::not_found(format!("set {id}")))
+    }
+
+    /// Makes the pool of `domain` if there is none; `width` is the device's, for a `pci:` domain.
+    fn make_pool(&mut self, domain: Domain, width: Option<u32>) -> Result<(), Fault> {
+        if self.pools.contains_key(&domain) {
+            return Ok(());
+        }
+        let space = &self.policy.space;
+        let bits = match (width, &space.bits) {
+            (Some(width), _) => width,
+            (None, Bits::Fixed(bits)) => *bits,
+            (None, Bits::Auto) => self.auto_bits,
+        };
+        let pool = Pool::new(domain, bits, &space.reserved_at(bits), space.quarantine)?;
+        self.pools.insert(domain, pool);
+        Ok(())
+    }
+
+    /// The node of the last cgroup of `lineage`; nodes that are new get the policy's limits.
+    fn ensure_node(&mut self, lineage: &[(CgroupId, CgroupPath)]) -> Arc<Node> {
+        let fresh: Vec<CgroupId> =
+            lineage.iter().map(|(id, _)| *id).filter(|id| self.tree.find(*id).is_none()).collect();
+        let leaf = self.tree.ensure(lineage);
+        for id in fresh {
+            if let Some(node) = self.tree.find(id) {
+                node.set_policy_limit(self.policy_limit(node.path()));
+            }
+        }
+        leaf
+    }
+
+    /// What the policy says of a cgroup without more.
+    fn policy_limit(&self, path: &CgroupPath) -> Limit {
+        self.policy.limit(path).map_or_else(|| self.policy.unset_limit(), |(limit, _)| limit)
+    }
+}
+
+/// Now, in microseconds since 1970-01-01 UTC.
+fn now_usec() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A failed system call that made a descriptor: running out of them is the caller's refusal, anything else a fault.
+fn descriptor_failure(error: std::io::Error, doing: &str) -> Failure {
+    use std::io::ErrorKind;
+    // EMFILE and ENFILE have no ErrorKind of their own.
+    match error.raw_os_error() {
+        Some(23 | 24) => {
+            Refusal::TooMany { limit: "descriptors of the service".to_owned(), value: crate::sys::process::max_files() }
+                .into()
+        }
+        _ if error.kind() == ErrorKind::OutOfMemory => {
+            Refusal::TooMany { limit: "memory of the service".to_owned(), value: 0 }.into()
+        }
+        _ => Fault::from(error).while_doing(doing).into(),
+    }
+}

@@ -1,0 +1,339 @@
+//! One number space: which ids are free, leased or resting, and whose they are.
+
+use crate::bitmap::{Bitmap, Search, words_needed};
+use crate::model::{Domain, Fault, Pasid, PasidRange, Refusal, SetId};
+use crate::proto::{DomainInfo, MapRun, RunState};
+use crate::sync::AtomicU64;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// An id that was given back and rests before another set can get it.
+#[derive(Clone, Copy, Debug)]
+struct Resting {
+    pasid: Pasid,
+    until: Instant,
+}
+
+/// The ids of one domain.
+///
+/// The bitmap says which are free; everything that is not free is reserved, owned by a set, or in the queue of
+/// the resting, oldest first. Expired rests end when somebody asks for ids or looks, never by a timer: an idle
+/// service does not wake up.
+#[derive(Debug)]
+pub(super) struct Pool {
+    domain: Domain,
+    bits: u32,
+    bitmap: Bitmap<Vec<AtomicU64>>,
+    /// By id: the set that leases it, 0 for nobody. Zeroed pages that are never touched cost nothing.
+    owners: Vec<u64>,
+    reserved: Vec<PasidRange>,
+    resting: VecDeque<Resting>,
+    quarantine: Duration,
+    leased: u64,
+    peak: u64,
+}
+
+impl Pool {
+    /// A space of `bits` bits in which id 0 and `reserved` are never handed out.
+    pub(super) fn new(domain: Domain, bits: u32, reserved: &[PasidRange], quarantine: Duration) -> Result<Self, Fault> {
+        let ids = 1_u32
+            .checked_shl(bits)
+            .filter(|ids| *ids > 1 && *ids - 1 <= Pasid::LAST.get())
+            .ok_or_else(|| Fault::new(format!("domain {domain} of {bits} bits")))?;
+        let bitmap = words_needed(ids)
+            .and_then(|words| Bitmap::new(ids, std::iter::repeat_with(AtomicU64::default).take(words).collect()))
+            .ok_or_else(|| Fault::new(format!("bitmap of {ids} ids")))?;
+        let all = PasidRange::new(0, ids - 1).unwrap_or(PasidRange::ALL);
+        let reserved = normalized(reserved.iter().filter_map(|r| r.intersect(all)));
+        for range in &reserved {
+            bitmap.withhold(range.min(), range.max());
+        }
+        let owners = vec![0; ids as usize];
+        Ok(Self { domain, bits, bitmap, owners, reserved, resting: VecDeque::new(), quarantine, leased: 0, peak: 0 })
+    }
+
+    /// All numbers of the space, reserved ones included.
+    pub(super) fn range(&self) -> PasidRange {
+        PasidRange::new(0, self.bitmap.len() - 1).unwrap_or(PasidRange::ALL)
+    }
+
+    /// How many ids it can hand out.
+    pub(super) fn capacity(&self) -> u64 {
+        u64::from(self.bitmap.len()) - self.reserved.iter().map(|r| u64::from(r.count())).sum::<u64>()
+    }
+
+    /// From now on given back ids rest this long.
+    pub(super) fn set_quarantine(&mut self, quarantine: Duration) {
+        self.quarantine = quarantine;
+    }
+
+    /// The set that leases `pasid`.
+    pub(super) fn owner(&self, pasid: Pasid) -> Option<SetId> {
+        self.owners.get(pasid.index()).copied().filter(|id| *id != 0).map(SetId)
+    }
+
+    /// Leases `count` ids in `range` to `set`: all or none.
+    ///
+    /// The search goes on where the last one ended (next fit). Rests that are over are ended first; when the free
+    /// ids do not suffice the oldest rests in the range end early, for nothing is refused while something rests.
+    /// Refused with `NoSpace`; then nothing has changed but rests that were over.
+    pub(super) fn carve(&mut self, set: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Refusal> {
+        self.end_rests(Instant::now());
+        let Some(range) = range.intersect(self.range()) else {
+            return Err(Refusal::NoSpace { domain: self.domain, range, free: 0, asked: count });
+        };
+        let free = self.bitmap.count_free(range.min(), range.max());
+        if free < count && self.wake_in(range, count - free) < count - free {
+            return Err(Refusal::NoSpace {
+                domain: self.domain,
+                range,
+                free: self.bitmap.count_free(range.min(), range.max()),
+                asked: count,
+            });
+        }
+        let mut ids = Vec::with_capacity(count as usize);
+        while ids.len() < count as usize {
+            let Some(pasid) = self.bitmap.claim(Search::Round, range.min(), range.max()).and_then(Pasid::new) else {
+                // Counted free above and nobody else claims: the bitmap is at fault, not the caller.
+                self.release(&ids);
+                return Err(Refusal::NoSpace { domain: self.domain, range, free: 0, asked: count });
+            };
+            self.adopt(set, pasid);
+            ids.push(pasid);
+        }
+        Ok(ids)
+    }
+
+    fn adopt(&mut self, set: SetId, pasid: Pasid) {
+        if let Some(owner) = self.owners.get_mut(pasid.index()) {
+            *owner = set.0;
+        }
+        self.leased += 1;
+        self.peak = self.peak.max(self.leased);
+    }
+
+    /// Takes leased ids back; they rest before another set can get them.
+    pub(super) fn give_back(&mut self, ids: impl IntoIterator<Item = Pasid>) {
+        let now = Instant::now();
+        for pasid in ids {
+            if self.disown(pasid) {
+                self.resting.push_back(Resting { pasid, until: now + self.quarantine });
+            }
+        }
+        if self.quarantine.is_zero() {
+            self.end_rests(now);
+        }
+    }
+
+    /// Takes ids back that nobody has seen: they are free at once.
+    fn release(&mut self, ids: &[Pasid]) {
+        for pasid in ids {
+            if self.disown(*pasid) {
+                self.free_bit(*pasid);
+            }
+        }
+    }
+
+    fn disown(&mut self, pasid: Pasid) -> bool {
+        match self.owners.get_mut(pasid.index()) {
+            Some(owner) if *owner != 0 => {
+                *owner = 0;
+                self.leased -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn free_bit(&self, pasid: Pasid) {
+        let released = self.bitmap.release(pasid.get());
+        debug_assert!(released.is_ok(), "pasid {pasid} rested and was free");
+    }
+
+    fn end_rests(&mut self, now: Instant) {
+        while let Some(oldest) = self.resting.front().copied().filter(|r| r.until <= now) {
+            self.resting.pop_front();
+            self.free_bit(oldest.pasid);
+        }
+    }
+
+    /// Ends the oldest rests in `range`, at most `wanted`; says how many.
+    fn wake_in(&mut self, range: PasidRange, wanted: u32) -> u32 {
+        let mut woken = 0;
+        let bitmap = &self.bitmap;
+        self.resting.retain(|resting| {
+            let wake = woken < wanted && range.contains(resting.pasid.get());
+            if wake {
+                let _ = bitmap.release(resting.pasid.get());
+                woken += 1;
+            }
+            !wake
+        });
+        woken
+    }
+
+    /// What of `range` could be had now, resting ids included.
+    pub(super) fn available(&mut self, range: PasidRange) -> u32 {
+        self.end_rests(Instant::now());
+        let Some(range) = range.intersect(self.range()) else { return 0 };
+        let resting = self.resting.iter().filter(|r| range.contains(r.pasid.get())).count();
+        self.bitmap.count_free(range.min(), range.max()) + u32::try_from(resting).unwrap_or(u32::MAX)
+    }
+
+    /// Whether nobody leases any of it and none rests: it could be made anew.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.end_rests(Instant::now());
+        self.leased == 0 && self.resting.is_empty()
+    }
+
+    /// The space for people and programs.
+    pub(super) fn info(&mut self) -> DomainInfo {
+        self.end_rests(Instant::now());
+        DomainInfo {
+            name: self.domain,
+            bits: self.bits,
+            capacity: self.capacity(),
+            current: self.leased,
+            peak: self.peak,
+            reserved: u64::from(self.bitmap.len()) - self.capacity(),
+            resting: self.resting.len() as u64,
+        }
+    }
+
+    /// What is not free, as runs in order; leased runs name their set.
+    pub(super) fn runs(&mut self) -> Vec<MapRun> {
+        self.end_rests(Instant::now());
+        let mut marks: Vec<(u32, RunState, Option<SetId>)> = Vec::new();
+        for range in &self.reserved {
+            marks.extend((range.min()..=range.max()).map(|id| (id, RunState::Reserved, None)));
+        }
+        marks.extend(self.resting.iter().map(|r| (r.pasid.get(), RunState::Resting, None)));
+        let owned = self.owners.iter().zip(0_u32..).filter(|(owner, _)| **owner != 0);
+        marks.extend(owned.map(|(owner, id)| (id, RunState::Leased, Some(SetId(*owner)))));
+        marks.sort_unstable_by_key(|(id, ..)| *id);
+        let mut runs: Vec<MapRun> = Vec::new();
+        for (id, state, set) in marks {
+            let Some(single) = PasidRange::new(id, id) else { continue };
+            match runs.last_mut() {
+                Some(run) if run.state == state && run.set == set && run.range.max() + 1 == id => {
+                    run.range = PasidRange::new(run.range.min(), id).unwrap_or(run.range);
+                }
+                _ => runs.push(MapRun { range: single, state, cgroup: None, set }),
+            }
+        }
+        runs
+    }
+}
+
+/// The ranges with id 0, sorted, without overlaps.
+fn normalized(ranges: impl Iterator<Item = PasidRange>) -> Vec<PasidRange> {
+    let mut sorted: Vec<PasidRange> = ranges.chain(PasidRange::new(0, 0)).collect();
+    sorted.sort_unstable_by_key(|r| r.min());
+    let mut merged: Vec<PasidRange> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.min() <= last.max().saturating_add(1) => {
+                *last = PasidRange::new(last.min(), last.max().max(range.max())).unwrap_or(*last);
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn pool(bits: u32, reserved: &[&str], quarantine: Duration) -> Pool {
+        let reserved: Vec<_> = reserved.iter().map(|r| r.parse().unwrap()).collect();
+        Pool::new(Domain::Global, bits, &reserved, quarantine).unwrap()
+    }
+
+    fn numbers(ids: &[Pasid]) -> Vec<u32> {
+        ids.iter().map(|p| p.get()).collect()
+    }
+
+    #[test]
+    fn zero_and_reserved_ids_are_never_handed_out() {
+        let mut pool = pool(4, &["4-7", "6-9"], HOUR);
+        assert_eq!(pool.capacity(), 16 - 6 - 1);
+        let mut ids = numbers(&pool.carve(SetId(1), 9, PasidRange::ALL).unwrap());
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3, 10, 11, 12, 13, 14, 15]);
+        let refusal = pool.carve(SetId(1), 1, PasidRange::ALL).unwrap_err();
+        let range = PasidRange::new(0, 15).unwrap();
+        assert_eq!(refusal, Refusal::NoSpace { domain: Domain::Global, range, free: 0, asked: 1 });
+    }
+
+    #[test]
+    fn a_batch_is_all_or_none() {
+        let mut pool = pool(4, &[], HOUR);
+        let range = PasidRange::new(3, 5).unwrap();
+        let refusal = pool.carve(SetId(1), 4, range).unwrap_err();
+        assert_eq!(refusal, Refusal::NoSpace { domain: Domain::Global, range, free: 3, asked: 4 });
+        assert_eq!(pool.info().current, 0);
+        assert_eq!(pool.carve(SetId(1), 3, range).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_returned_id_rests_until_nothing_else_is_free() {
+        let mut pool = pool(3, &[], HOUR);
+        let first = pool.carve(SetId(1), 2, PasidRange::ALL).unwrap();
+        pool.give_back(first.iter().copied());
+        assert_eq!((pool.info().current, pool.info().resting), (0, 2));
+        let rest = pool.carve(SetId(2), 5, PasidRange::ALL).unwrap();
+        assert!(rest.iter().all(|id| !first.contains(id)));
+        // Five of seven are leased, two rest: the oldest is released early rather than refused.
+        assert_eq!(pool.carve(SetId(3), 1, PasidRange::ALL).unwrap(), [first[0]]);
+        assert_eq!(pool.info().resting, 1);
+    }
+
+    #[test]
+    fn a_rest_that_is_over_ends_when_somebody_looks() {
+        let mut pool = pool(3, &[], Duration::ZERO);
+        let ids = pool.carve(SetId(1), 7, PasidRange::ALL).unwrap();
+        pool.give_back(ids);
+        assert_eq!((pool.info().resting, pool.available(PasidRange::ALL)), (0, 7));
+    }
+
+    #[test]
+    fn allocation_goes_round() {
+        let mut pool = pool(4, &[], Duration::ZERO);
+        let mut seen = Vec::new();
+        for _ in 0..15 {
+            let ids = pool.carve(SetId(1), 1, PasidRange::ALL).unwrap();
+            seen.extend(numbers(&ids));
+            pool.give_back(ids);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (1..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn owners_are_known_until_the_id_returns() {
+        let mut pool = pool(4, &[], HOUR);
+        let id = pool.carve(SetId(9), 1, PasidRange::ALL).unwrap()[0];
+        assert_eq!(pool.owner(id), Some(SetId(9)));
+        pool.give_back([id, id]);
+        assert_eq!((pool.owner(id), pool.info().current, pool.info().resting), (None, 0, 1));
+    }
+
+    #[test]
+    fn runs_name_what_is_not_free() {
+        let mut pool = pool(4, &["0-3"], HOUR);
+        let ids = pool.carve(SetId(1), 3, PasidRange::new(5, 7).unwrap()).unwrap();
+        pool.give_back([ids[0]]);
+        let runs: Vec<_> = pool.runs().iter().map(|r| (r.range.to_string(), r.state, r.set)).collect();
+        assert_eq!(
+            runs,
+            [
+                ("0-3".to_owned(), RunState::Reserved, None),
+                ("5-5".to_owned(), RunState::Resting, None),
+                ("6-7".to_owned(), RunState::Leased, Some(SetId(1))),
+            ]
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Looking, changing nothing.
+
+use super::authority::Permitted;
+use super::life::misused;
+use super::{Controller, Permit, State};
+use crate::model::{CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
+use crate::policy::Asker;
+use crate::proto::{CgroupInfo, DomainInfo, Event, EventCounts, LimitSource, SetInfo, SpaceMap, Status};
+use crate::quota::Node;
+
+impl Controller {
+    /// All sets that are not gone, in order of their numbers; those charged to `cgroup` or below where one is named.
+    pub fn sets(&self, cgroup: Option<&CgroupPath>) -> Vec<SetInfo> {
+        let state = self.lock();
+        let wanted = |path: &CgroupPath| cgroup.is_none_or(|above| above.contains(path));
+        state.sets.values().filter(|set| !set.gone && wanted(&set.cgroup)).map(|set| set.info(false)).collect()
+    }
+
+    /// One set without its ids.
+    pub fn set(&self, id: SetId) -> Result<SetInfo, Refusal> {
+        let state = self.lock();
+        let set = state.set(id)?;
+        if set.gone { Err(Refusal::not_found(format!("set {id}"))) } else { Ok(set.info(false)) }
+    }
+
+    /// The set that the permit names, with its ids.
+    pub fn set_with_ids(&self, permit: &Permit) -> Result<SetInfo, Failure> {
+        let Permitted::Set(id) = permit.0 else { return Err(misused("show").into()) };
+        Ok(self.lock().set(id)?.info(true))
+    }
+
+    /// Every number space in use.
+    pub fn domains(&self) -> Vec<DomainInfo> {
+        self.lock().pools.values_mut().map(super::Pool::info).collect()
+    }
+
+    /// How many sets there are.
+    pub fn set_count(&self) -> usize {
+        self.lock().sets.values().filter(|set| !set.gone).count()
+    }
+
+    /// The service at a glance.
+    pub fn status(&self) -> Status {
+        let enforcement = (self.world.enforcement)();
+        let mut state = self.lock();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: self.world.backend.clone(),
+            domains: state.pools.values_mut().map(super::Pool::info).collect(),
+            sets: state.sets.values().filter(|set| !set.gone).count() as u64,
+            enforcement,
+            policy: state.policy.files().to_vec(),
+        }
+    }
+
+    /// The last events, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().events.recent()
+    }
+
+    /// A cgroup; with `recurse` all below it that the service has met.
+    ///
+    /// A cgroup that exists is shown though nobody in it ever asked for anything.
+    pub fn cgroup(&self, path: &CgroupPath, recurse: bool) -> Result<CgroupInfo, Failure> {
+        let dead = self.lock().find_dying(path);
+        let (state, node) = match self.node_at(path) {
+            Ok(found) => found,
+            // Gone, but charges remain: it is listed as dying.
+            Err(Failure::Refused(refusal)) => {
+                let node = dead.ok_or(refusal)?;
+                (self.lock(), node)
+            }
+            Err(fault) => return Err(fault),
+        };
+        for node in state.tree.nodes() {
+            if !node.is_root() && !node.is_dying() && !self.world.cgroups.is_alive(node.path(), node.id()) {
+                node.mark_dying();
+            }
+        }
+        state.tree.prune();
+        Ok(state.cgroup_info(&node, recurse))
+    }
+
+    /// What the policy in force would say to a user who asks from a cgroup.
+    pub fn explain(&self, user: &str, cgroup: &CgroupPath, quota: Option<u32>) -> Result<serde_json::Value, Failure> {
+        let found = crate::policy::user_with_groups(user).map_err(Fault::new)?;
+        let (uid, gids) = found.ok_or_else(|| Refusal::invalid("user", user, "the name or number of a user"))?;
+        let request = SetRequest { quota, ..SetRequest::default() };
+        let explanation = self.policy().explain(&Asker { uid, gids: &gids, cgroup }, &request);
+        Ok(serde_json::to_value(explanation).unwrap_or_default())
+    }
+
+    /// Who has which ids of a domain; sets and cgroups are named where `named`.
+    pub fn map(&self, domain: Domain, named: bool) -> Result<SpaceMap, Refusal> {
+        let mut state = self.lock();
+        let pool =
+            state.pools.get_mut(&domain).ok_or_else(|| Refusal::not_found(format!("a domain {domain} in use")))?;
+        let (info, mut runs) = (pool.info(), pool.runs());
+        for run in &mut runs {
+            let set: Option<SetId> = run.set;
+            run.cgroup = set.and_then(|id| state.sets.get(&id)).map(|set| set.cgroup.clone()).filter(|_| named);
+            if !named {
+                run.set = None;
+            }
+        }
+        Ok(SpaceMap { domain: info, runs })
+    }
+}
+
+impl State {
+    fn find_dying(&self, path: &CgroupPath) -> Option<std::sync::Arc<Node>> {
+        self.tree.nodes().into_iter().find(|node| node.path() == path && node.current() > 0)
+    }
+
+    fn cgroup_info(&self, node: &Node, recurse: bool) -> CgroupInfo {
+        let root = node.is_root();
+        let limits = node.limits();
+        let (set_by, source) = if root || limits.max() == Limit::Max && self.policy.limit(node.path()).is_none() {
+            ("unset", None)
+        } else if limits.delegated.is_some_and(|delegated| delegated == limits.max()) {
+            ("delegated", None)
+        } else if limits.administrator.is_some() {
+            ("administrator", None)
+        } else {
+            let line = self.policy.limit(node.path());
+            let source = line.map(|(_, source)| LimitSource { file: source.file.to_string(), line: source.line });
+            (if source.is_some() { "policy" } else { "unset" }, source)
+        };
+        let mut children = if recurse { node.children() } else { Vec::new() };
+        children.sort_by(|a, b| a.path().cmp(b.path()));
+        let global = self.pools.get(&Domain::Global);
+        CgroupInfo {
+            path: node.path().clone(),
+            id: node.id(),
+            max: if root { Limit::Max } else { node.max() },
+            effective_max: if root { Limit::Max } else { node.effective_max() },
+            current: node.current(),
+            peak: node.peak(),
+            events: EventCounts { max: node.events() },
+            events_local: EventCounts { max: node.events_local() },
+            dying: node.is_dying(),
+            source,
+            set_by: set_by.to_owned(),
+            capacity: global.filter(|_| root).map(super::Pool::capacity),
+            children: children.iter().map(|child| self.cgroup_info(child, true)).collect(),
+        }
+    }
+}
