@@ -4,6 +4,11 @@
 //! room uses only rooms below it (`tests/layering.rs` keeps that).
 
 pub mod bitmap;
+#[cfg(feature = "daemon")]
+pub mod controller;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
 pub mod identity;
 pub mod model;
 #[cfg(feature = "policy")]
@@ -11,5 +16,7 @@ pub mod policy;
 pub mod proto;
 pub mod quota;
 pub mod shm;
+#[cfg(feature = "daemon")]
+pub mod socket;
 pub mod sync;
 pub mod sys;

@@ -1,2 +1,5 @@
 //! ioasidd: the service.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    ioasid::daemon::main()
+}

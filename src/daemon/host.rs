@@ -1,0 +1,131 @@
+//! The world that the controller is handed: the cgroup hierarchy, the policy's files, the devices.
+
+use super::enforcement;
+use crate::controller::{Cgroups, PolicySource, World};
+use crate::identity::Host;
+use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
+use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
+use crate::sys::cgroup::Root;
+use crate::sys::pci::Functions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where `set-max --persist` writes.
+const SET_MAX_FILE: &str = "/etc/ioasidd/policy.d/90-set-max.toml";
+
+/// Where the kernel shows its devices.
+const SYSFS: &str = "/sys";
+
+/// The real cgroup hierarchy.
+pub(super) struct Hierarchy(pub(super) Arc<Root>);
+
+/// `None` for what is not there, or is there no more.
+fn found<T>(result: std::io::Result<T>, path: &CgroupPath) -> Result<Option<T>, Fault> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) => Err(Fault::from(error).while_doing(format!("look at cgroup {path}"))),
+    }
+}
+
+/// What a file of a cgroup that is just being removed says.
+const ENODEV: i32 = 19;
+
+impl Cgroups for Hierarchy {
+    fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault> {
+        found(self.0.charged_lineage(path), path)
+    }
+
+    fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool {
+        self.0.id_of(path).is_ok_and(|found| found == id)
+    }
+
+    fn owner(&self, path: &CgroupPath) -> Result<Option<u32>, Fault> {
+        found(self.0.open(path).and_then(|directory| directory.owner()), path)
+    }
+
+    fn root(&self) -> CgroupId {
+        self.0.id_of(&CgroupPath::root()).unwrap_or(CgroupId(1))
+    }
+}
+
+/// The policy's files.
+pub(super) struct PolicyFiles {
+    sources: Sources,
+}
+
+impl PolicyFiles {
+    pub(super) fn new(policy: Option<&Path>, user: Option<u32>) -> Self {
+        let sources = match (policy, user) {
+            (Some(file), _) => Sources::file(file),
+            (None, Some(uid)) => Sources::embedded_user(uid),
+            (None, None) => Sources::default_paths(),
+        };
+        Self { sources }
+    }
+
+    /// Reads and checks all of it.
+    pub(super) fn read(&self) -> Result<Policy, Problems> {
+        policy::load(&self.sources, &HostAccounts)
+    }
+}
+
+impl PolicySource for PolicyFiles {
+    fn load(&self) -> Result<Policy, Failure> {
+        self.read().map_err(|problems| {
+            tracing::warn!("the policy is bad and stays as it was:\n{}", problems.render(false));
+            Refusal::invalid("policy", problems.summary(), "a valid policy; `ioasidctl policy check` shows all of it")
+                .into()
+        })
+    }
+
+    fn persist(&self, cgroup: &CgroupPath, limit: Option<Limit>) -> Result<(), Failure> {
+        let file = PathBuf::from(SET_MAX_FILE);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => "version = 1".to_owned(),
+            Err(error) => return Err(Fault::from(error).while_doing(format!("read {}", file.display())).into()),
+        };
+        let mut lines = policy::read_set_max_file(&text)
+            .map_err(|reason| Refusal::invalid("persist", file.display(), format!("a file of set-max: {reason}")))?;
+        lines.retain(|(path, _)| path != cgroup);
+        lines.extend(limit.map(|limit| (cgroup.clone(), limit)));
+        replace(&file, &policy::set_max_file(&lines))
+            .map_err(|e| Fault::from(e).while_doing(format!("write {}", file.display())).into())
+    }
+}
+
+/// Writes a file whole or not at all.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let fresh = file.with_extension("new");
+    let mut out = std::fs::File::create(&fresh)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(&fresh, file)
+}
+
+/// The world of this host.
+pub(super) fn world(host: &Host, policy_source: PolicyFiles, backend: &str) -> World {
+    World {
+        cgroups: Box::new(Hierarchy(Arc::clone(&host.cgroups))),
+        policy_source: Box::new(policy_source),
+        pasid_width: Box::new(pasid_width),
+        auto_bits: auto_bits(),
+        backend: backend.to_owned(),
+        enforcement: Box::new(enforcement::survey),
+    }
+}
+
+/// The smallest Max PASID Width of the devices that have one, else 20.
+fn auto_bits() -> u32 {
+    let widths = Functions::at(Path::new(SYSFS)).with_pasids();
+    widths.into_iter().map(|(_, width)| width).min().unwrap_or(MAX_BITS)
+}
+
+fn pasid_width(address: &PciAddress) -> Result<u32, Refusal> {
+    Functions::at(Path::new(SYSFS)).pasid_width(address)
+}

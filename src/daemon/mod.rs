@@ -1,0 +1,96 @@
+//! Assembly: arguments, the order of starting, reload, shutdown.
+//!
+//! Lives here: what puts the rooms together into a process. Not here: what any of them does.
+
+mod arguments;
+mod enforcement;
+mod host;
+mod logging;
+
+pub use arguments::{Arguments, Bus, DeviceKind};
+
+use crate::controller::Controller;
+use crate::identity::Host;
+use crate::model::Fault;
+use crate::socket::Edge;
+use crate::sys::listener::Listener;
+use clap::Parser;
+use host::PolicyFiles;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// `ioasidd`: 0 after a clean shutdown, 1 where the policy or the host is not as it must be, 2 for a wrong usage.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::start();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            tracing::error!("{fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Fault> {
+    let runtime_dir = arguments.runtime_dir().map_err(Fault::new)?;
+    let user = arguments.user.then(crate::sys::process::effective_uid);
+    let host = Host::find(arguments.cgroup_root.as_deref(), user)?;
+    let policy_files = PolicyFiles::new(arguments.policy.as_deref(), user);
+    let policy =
+        policy_files.read().map_err(|problems| Fault::new(format!("the policy is bad\n{}", problems.render(false))))?;
+    if arguments.check {
+        println!("policy: {} rule(s) from {} file(s)", policy.rules().len(), policy.files().len());
+        println!("cgroup2: {}", host.cgroups.mount_point().display());
+        return Ok(());
+    }
+    if policy.is_empty() {
+        tracing::warn!("there is no policy: every set is refused; write /etc/ioasidd/policy.toml");
+    }
+    crate::sys::process::raise_max_files()?;
+    make_runtime_dir(&runtime_dir)?;
+    let world = host::world(&host, policy_files, "userspace");
+    let controller = Arc::new(Controller::new(Arc::new(policy), world)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(controller, Arc::new(host), &runtime_dir))
+}
+
+async fn serve(controller: Arc<Controller>, host: Arc<Host>, runtime_dir: &Path) -> Result<(), Fault> {
+    let socket_path = runtime_dir.join("ioasid.sock");
+    let listener = Listener::bind(&socket_path, 0o666)
+        .map_err(|e| Fault::from(e).while_doing(format!("listen on {}", socket_path.display())))?;
+    let edge = Edge::new(Arc::clone(&controller), host);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let accepting = tokio::spawn(edge.accept(listener));
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&controller),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    accepting.abort();
+    let _ = std::fs::remove_file(&socket_path);
+    Ok(())
+}
+
+fn reload(controller: &Controller) {
+    match controller.reload_for(None) {
+        Ok(stays) => stays.iter().for_each(|what| tracing::warn!("{what}")),
+        Err(failure) => tracing::warn!("{failure}"),
+    }
+}
+
+/// The runtime directory, mode 0755; made where it is missing.
+fn make_runtime_dir(dir: &Path) -> Result<(), Fault> {
+    let make = || {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
+    };
+    make().map_err(|e| Fault::from(e).while_doing(format!("make {}", dir.display())))
+}

@@ -1,0 +1,149 @@
+//! One SEQPACKET socket that frames go over.
+
+use crate::model::{Failure, Refusal};
+use crate::proto::{
+    Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, encode, parse_frame, split_reply,
+};
+use crate::sys::readiness::Registered;
+use crate::sys::seqpacket::{self, Received};
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+thread_local! {
+    /// Where messages are received before their bytes are copied out: one for the thread, for 10,000 sockets with
+    /// one each would take 640 MiB.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_FRAME + 1]);
+}
+
+/// How long a reply waits for a reader of `ioasid.sock`.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What came in.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A request, with the descriptors that rode on it.
+    Request(Header, Vec<u8>, Vec<OwnedFd>),
+    /// Something that is no frame; what rode on it is closed.
+    Malformed(Refusal),
+    /// It is over: closed, shut down, broken, or the peer sent a frame that is no request.
+    Over,
+}
+
+/// An answer: one frame, and what rides on it.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) header: Header,
+    pub(super) frame: Vec<u8>,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// A socket that frames go over.
+#[derive(Debug)]
+pub(super) struct Channel(Registered);
+
+impl Channel {
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Registered::new(socket).map(Self)
+    }
+
+    /// The next thing that comes in. Cancel safe.
+    pub(super) async fn receive(&self) -> Incoming {
+        receive(&self.0).await
+    }
+
+    /// Sends an answer, waiting for the reader where its queue is full; `false` ends the connection.
+    pub(super) async fn send(&self, reply: Reply) -> bool {
+        let Reply { header, frame, fds } = reply;
+        let mut riders: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        for piece in split_reply(header, frame) {
+            let sent = self.0.write(|socket| seqpacket::try_send(socket, &piece, &riders));
+            if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(()))) {
+                return false;
+            }
+            // Descriptors ride on the first piece.
+            riders.clear();
+        }
+        true
+    }
+
+    /// Sends an answer at once or not at all: who asks on and on and reads nothing has its session ended.
+    pub(super) fn send_now(&self, reply: Reply) -> bool {
+        let riders: Vec<BorrowedFd<'_>> = reply.fds.iter().map(AsFd::as_fd).collect();
+        let mut pieces = split_reply(reply.header, reply.frame).into_iter();
+        let first = pieces.next().is_none_or(|piece| seqpacket::try_send(self.0.as_fd(), &piece, &riders).is_ok());
+        first && pieces.all(|piece| seqpacket::try_send(self.0.as_fd(), &piece, &[]).is_ok())
+    }
+}
+
+/// The next thing that comes in on `socket`. Cancel safe.
+pub(super) async fn receive(socket: &Registered) -> Incoming {
+    let received = socket.read(|socket| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let received = seqpacket::try_receive(socket, buffer)?;
+            let bytes = match &received {
+                Received::Message { len, .. } => buffer.get(..*len).unwrap_or_default().to_vec(),
+                Received::Truncated | Received::Closed => Vec::new(),
+            };
+            Ok((received, bytes))
+        })
+    });
+    match received.await {
+        Ok((Received::Message { fds, .. }, mut bytes)) => match parse_frame(&bytes) {
+            Ok((header, _)) if header.kind == Kind::Request && header.flags == 0 => {
+                Incoming::Request(header, bytes.split_off(Header::BYTES), fds)
+            }
+            // Two of our own ends connected to each other would answer answers for ever.
+            Ok(_) => Incoming::Over,
+            Err(refusal) => Incoming::Malformed(refusal),
+        },
+        Ok((Received::Truncated, _)) => Incoming::Malformed(Refusal::invalid(
+            "frame",
+            "a message that was cut short",
+            "at most 65552 bytes, with descriptors that the service has room for",
+        )),
+        Ok((Received::Closed, _)) | Err(_) => Incoming::Over,
+    }
+}
+
+/// Does what the call asks with `act`, and makes the frame that answers.
+pub(super) fn answer<C: Call>(header: Header, body: &[u8], act: impl FnOnce(C) -> Result<C::Reply, Failure>) -> Reply {
+    reply_to::<C>(header, decode_body(body).map_err(Failure::from).and_then(act).map(|reply| (reply, Vec::new())))
+}
+
+/// The frame that answers the call with `outcome`.
+pub(super) fn reply_to<C: Call>(header: Header, outcome: Result<(C::Reply, Vec<OwnedFd>), Failure>) -> Reply {
+    match outcome {
+        Ok((reply, fds)) => {
+            let header = Header { kind: Kind::Reply, ..header };
+            Reply { header, frame: encode(header, &reply), fds }
+        }
+        Err(failure) => failed(header, failure),
+    }
+}
+
+/// The frame that says why not. A fault is logged here, where it stops.
+pub(super) fn failed(header: Header, failure: Failure) -> Reply {
+    match failure {
+        Failure::Refused(refusal) => {
+            let header = Header { kind: Kind::Refusal, ..header };
+            Reply { header, frame: encode(header, &refusal), fds: Vec::new() }
+        }
+        Failure::Fault(fault) => {
+            tracing::error!(op = header.op, %fault, "a request failed");
+            let header = Header { kind: Kind::Fault, ..header };
+            let notice = FaultNotice { error: FAULT_NAME.to_owned(), message: fault.to_string() };
+            Reply { header, frame: encode(header, &notice), fds: Vec::new() }
+        }
+    }
+}
+
+/// The header of an answer to something that has none.
+pub(super) const NOBODY: Header = Header { kind: Kind::Request, op: 0, flags: 0, id: 0 };
+
+/// The refusal of an op that nobody knows here.
+pub(super) fn unknown_op(op: u16, place: &str) -> Failure {
+    let what = crate::proto::call_name(op).map_or_else(|| format!("op {op}"), |name| format!("{name} (op {op})"));
+    Refusal::Unsupported { what, why: format!("not a call of {place}") }.into()
+}

@@ -1,0 +1,92 @@
+//! The socket edge: `ioasid.sock`, set FDs and the sessions on them.
+//!
+//! Lives here: receiving, parsing, asking the controller, translating back. Three kinds of tasks on one thread:
+//! one a connection to `ioasid.sock` ([`connection`]), one a set FD ([`set_end`]), one a session ([`session`]).
+//! What arrives is drained at once with every descriptor in it, and descriptors that a call does not take are
+//! closed: no set FD hides in a queue of ours.
+
+mod channel;
+mod connection;
+mod session;
+mod set_end;
+
+use crate::controller::{Consent, Controller, NewSet, Notice, SetEnd};
+use crate::identity::Host;
+use crate::proto::Event;
+use crate::sys::listener::Listener;
+use crate::sys::readiness::Registered;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// What a connection, a set FD or a session needs to be served.
+pub struct Edge {
+    controller: Arc<Controller>,
+    host: Arc<Host>,
+    consent: OnceLock<Arc<dyn Consent>>,
+    events: broadcast::Sender<Event>,
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").finish_non_exhaustive()
+    }
+}
+
+impl Edge {
+    /// An edge before `controller`.
+    pub fn new(controller: Arc<Controller>, host: Arc<Host>) -> Arc<Self> {
+        let (events, _) = broadcast::channel(256);
+        let teller = events.clone();
+        controller.observe(Box::new(move |notice| {
+            if let Notice::Event(event) = notice {
+                // Nobody follows: nobody is told.
+                let _ = teller.send(event.clone());
+            }
+        }));
+        Arc::new(Self { controller, host, consent: OnceLock::new(), events })
+    }
+
+    /// Where polkit is asked from now on.
+    pub fn set_consent(&self, consent: Arc<dyn Consent>) {
+        let _ = self.consent.set(consent);
+    }
+
+    fn consent(&self) -> Option<&dyn Consent> {
+        self.consent.get().map(AsRef::as_ref)
+    }
+
+    /// Listens on a set that was made, and gives the FD to hand out.
+    pub fn adopt(self: &Arc<Self>, made: NewSet) -> Result<OwnedFd, crate::model::Failure> {
+        let NewSet { holder, service, end, .. } = made;
+        self.listen_on_set(service, end)?;
+        Ok(holder)
+    }
+
+    /// Listens on the service's end of a set FD until it hangs up.
+    pub fn listen_on_set(self: &Arc<Self>, service: OwnedFd, end: SetEnd) -> Result<(), crate::model::Fault> {
+        let socket = Registered::new(service)?;
+        let edge = Arc::clone(self);
+        tokio::spawn(async move { set_end::serve(&edge, socket, end).await });
+        Ok(())
+    }
+
+    /// Accepts on `ioasid.sock` for ever.
+    pub async fn accept(self: Arc<Self>, listener: Listener) -> Result<(), crate::model::Fault> {
+        let listening = Registered::for_reading(listener.as_fd().try_clone_to_owned()?)?;
+        loop {
+            match listening.read(|_| listener.try_accept()).await {
+                Ok(socket) => {
+                    let edge = Arc::clone(&self);
+                    tokio::spawn(async move { connection::serve(&edge, socket).await });
+                }
+                Err(error) => {
+                    // Out of descriptors, or the peer went away: wait a little rather than spin.
+                    tracing::debug!(%error, "accept");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+}

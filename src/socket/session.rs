@@ -1,0 +1,70 @@
+//! A session: one holder's private way to a set. The set FD it was opened over is all the authority there is.
+
+use super::Edge;
+use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, unknown_op};
+use crate::controller::SessionId;
+use crate::model::{Failure, SetId};
+use crate::proto::{
+    AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Call, Done, Free, Freed, Header, Hold, Info, Pasids, Put, Refill,
+    Refilled, SetQuota, Trim, Trimmed, Verified, Verify,
+};
+
+/// A session and the uid that made its socket pair.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opener {
+    pub(super) id: SessionId,
+    pub(super) uid: u32,
+}
+
+/// Serves the session until its holder ends it.
+pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Opener) {
+    loop {
+        let reply = match channel.receive().await {
+            Incoming::Request(header, body, _) => match edge.controller.admit(opener.uid) {
+                Ok(()) => handle(edge, set, opener.id, header, &body),
+                Err(refusal) => failed(header, refusal.into()),
+            },
+            Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
+            Incoming::Over => break,
+        };
+        if !channel.send_now(reply) {
+            break;
+        }
+    }
+    edge.controller.close_session(set, opener.id);
+}
+
+fn handle(edge: &Edge, set: SetId, session: SessionId, header: Header, body: &[u8]) -> Reply {
+    let controller = &edge.controller;
+    match header.op {
+        Alloc::OP => answer::<Alloc>(header, body, |call| {
+            controller.alloc(set, call.count, call.range).map(|pasids| Pasids { pasids })
+        }),
+        Free::OP => answer::<Free>(header, body, |call| {
+            controller.free(set, Some(session), &call.pasids).map(|pending| Freed { pending })
+        }),
+        Info::OP => answer::<Info>(header, body, |_| controller.info(set)),
+        AliasAdd::OP => {
+            answer::<AliasAdd>(header, body, |call| done(controller.add_alias(set, call.pasid, call.alias)))
+        }
+        AliasFind::OP => answer::<AliasFind>(header, body, |call| {
+            controller.find_alias(set, call.alias).map(|pasid| Aliased { pasid })
+        }),
+        AliasDel::OP => answer::<AliasDel>(header, body, |call| done(controller.remove_alias(set, call.alias))),
+        Hold::OP => answer::<Hold>(header, body, |call| done(controller.hold(set, session, call.pasid))),
+        Put::OP => answer::<Put>(header, body, |call| done(controller.put(set, session, call.pasid))),
+        SetQuota::OP => answer::<SetQuota>(header, body, |call| controller.set_quota(set, call.quota)),
+        Trim::OP => answer::<Trim>(header, body, |_| controller.trim(set).map(|returned| Trimmed { returned })),
+        Refill::OP => answer::<Refill>(header, body, |call| {
+            controller.refill(set, call.count, call.range).map(|leased| Refilled { leased })
+        }),
+        Verify::OP => answer::<Verify>(header, body, |call| {
+            Ok(controller.verify(set, call.pasid).map(|leased| Verified { leased })?)
+        }),
+        op => failed(header, unknown_op(op, "a session")),
+    }
+}
+
+fn done(outcome: Result<(), Failure>) -> Result<Done, Failure> {
+    outcome.map(|()| Done {})
+}
