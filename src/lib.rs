@@ -4,6 +4,8 @@
 //! room uses only rooms below it (`tests/layering.rs` keeps that).
 
 pub mod bitmap;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "daemon")]
 pub mod controller;
 #[cfg(feature = "daemon")]

@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod cgroup;
 pub mod cuse;
 pub mod fuse;
+pub mod inherited;
 pub mod listener;
 pub mod pci;
 pub mod pidfd;

@@ -47,6 +47,14 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
+/// Lets the kernel do the waiting of [`receive`] on this socket: one call instead of three. For who alone has the open file.
+pub fn wait_in_kernel(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let flags = done(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: no pointers.
+    done(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }).map(drop)
+}
+
 /// Sends one message. Never blocks: `WouldBlock` when the queue is full. EPIPE without a signal when nobody reads.
 ///
 /// An empty message is refused (EINVAL): the receiver could not tell it from the end.

@@ -1,0 +1,156 @@
+//! A connection to `ioasid.sock`.
+
+use super::connection::{Broken, Connection, Message};
+use super::{ClientError, PATIENCE, Set};
+use crate::model::SetRequest;
+use crate::proto::{
+    Call, CreateSet, Event, GetEvents, Greeting, Hello, Identified, IdentifySet, Kind, OpenSet, SetInfo,
+};
+use crate::sys::listener;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where the service listens on a host.
+pub const DEFAULT_SOCKET: &str = "/run/ioasidd/ioasid.sock";
+
+/// A connection to the service. The service knows the caller by it: process, uid and cgroup.
+#[derive(Debug)]
+pub struct Service {
+    path: PathBuf,
+    connection: Connection,
+    greeting: Greeting,
+    next_id: u64,
+    patience: Duration,
+}
+
+impl Service {
+    /// Connects and shakes hands. Blocks for at most the patience.
+    ///
+    /// `Unreachable` at once where nobody listens.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
+        let path = path.as_ref().to_owned();
+        let (connection, greeting) = shake_hands(&path, Instant::now() + PATIENCE)?;
+        Ok(Self { path, connection, greeting, next_id: 2, patience: PATIENCE })
+    }
+
+    /// The same, with how long the service may stay away before a call gives up.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Who answers, and what it can do.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Asks for something; gives the reply and the descriptors that came with it. Blocks until it is answered.
+    ///
+    /// Where the service goes away in between, it is repeated over a new connection.
+    pub fn call<C: Call>(&mut self, call: &C, fds: &[BorrowedFd<'_>]) -> Result<(C::Reply, Vec<OwnedFd>), ClientError> {
+        let message = match self.exchange(call, fds) {
+            Err(Broken::Gone(_)) => {
+                self.connect_again()?;
+                self.exchange(call, fds)?
+            }
+            other => other?,
+        };
+        match message.error() {
+            Some(error) => Err(error),
+            None => Ok((message.read()?, message.fds)),
+        }
+    }
+
+    fn exchange<C: Call>(&mut self, call: &C, fds: &[BorrowedFd<'_>]) -> Result<Message, Broken> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.connection.send(id, call, fds, None)?;
+        loop {
+            let message = self.connection.receive(None)?;
+            // Events of an earlier subscription may stand before the answer.
+            if message.header.kind != Kind::Event && message.header.id == id {
+                return Ok(message);
+            }
+        }
+    }
+
+    fn connect_again(&mut self) -> Result<(), ClientError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match shake_hands(&self.path, deadline) {
+                Ok((connection, greeting)) => {
+                    (self.connection, self.greeting) = (connection, greeting);
+                    return Ok(());
+                }
+                Err(ClientError::Unreachable(_)) if Instant::now() < deadline => {
+                    // A path has no event for "somebody listens again".
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes a set.
+    pub fn create_set(&mut self, request: SetRequest) -> Result<(Set, SetInfo), ClientError> {
+        let (info, fds) = self.call(&CreateSet { request }, &[])?;
+        Ok((set_of(fds)?, info))
+    }
+
+    /// Another FD of a set.
+    pub fn open_set(&mut self, set: u64) -> Result<(Set, SetInfo), ClientError> {
+        let (info, fds) = self.call(&OpenSet { set }, &[])?;
+        Ok((set_of(fds)?, info))
+    }
+
+    /// Which set is it?
+    pub fn identify(&mut self, set: &Set) -> Result<Identified, ClientError> {
+        self.call(&IdentifySet {}, &[set.as_fd()]).map(|(identified, _)| identified)
+    }
+
+    /// What happened lately; with `follow` [`Service::next_event`] goes on from there.
+    pub fn events(&mut self, follow: bool) -> Result<Vec<Event>, ClientError> {
+        self.call(&GetEvents { follow }, &[]).map(|(events, _)| events)
+    }
+
+    /// The next event of a subscription; `None` when the service is gone. Blocks until there is one.
+    pub fn next_event(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            match self.connection.receive(None) {
+                Ok(message) if message.header.kind == Kind::Event => return message.read().map(Some),
+                Ok(message) => {
+                    if let Some(error) = message.error() {
+                        return Err(error);
+                    }
+                }
+                Err(Broken::Gone(_)) => return Ok(None),
+                Err(broken) => return Err(broken.into()),
+            }
+        }
+    }
+}
+
+fn shake_hands(path: &Path, deadline: Instant) -> Result<(Connection, Greeting), ClientError> {
+    let unreachable = |error: io::Error| {
+        ClientError::Unreachable(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    };
+    let socket = listener::connect(path, Some(deadline)).map_err(unreachable)?;
+    let mut connection = Connection::new(socket).map_err(unreachable)?;
+    connection.send(1, &Hello::default(), &[], Some(deadline))?;
+    let message = connection.receive(Some(deadline))?;
+    match message.error() {
+        Some(error) => Err(error),
+        None => Ok((connection, message.read()?)),
+    }
+}
+
+fn set_of(fds: Vec<OwnedFd>) -> Result<Set, ClientError> {
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next()) {
+        (Some(fd), None) => Set::from_fd(fd),
+        _ => Err(ClientError::Protocol("a set without its one descriptor".to_owned())),
+    }
+}
