@@ -1,7 +1,6 @@
 //! The policy's files: samples valid and invalid, what ships, drop-ins, and text of any kind.
 #![cfg(feature = "policy")]
-
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // in what the tests share
 
 use ioasid::model::{CgroupPath, Limit, PasidRange, SetRequest};
 use ioasid::policy::{self, Accounts, Asker, Bits, Decision, Policy, Problems, Profile, Sources, Verdict};
@@ -242,6 +241,29 @@ fn two_thousand_cgroups_find_their_line_among_ten_thousand() {
     }
 }
 
+#[test]
+fn problems_of_all_files_come_in_their_order_and_names_differ_across_them() {
+    let rule = "[[rule]]\nname = \"a\"\nusers = [\"*\"]\naction = \"allow\"\n";
+    let files = [
+        ("b.toml".to_owned(), format!("version = 1\n{rule}[space]\nreserved = [\"0-300\"]\n")),
+        ("a.toml".to_owned(), format!("version = 1\n\"odd\\nkey\" = 1\nspace.bits = 8\n{rule}")),
+        ("c.toml".to_owned(), "x = ".to_owned()),
+    ];
+    let problems = policy::check(&files, &Few).unwrap_err();
+    let said: Vec<_> = problems.iter().map(|p| (p.file.as_str(), p.line, p.key.as_str(), p.hint.as_deref())).collect();
+    let keys = "known here: version, space, bus, guard, lease, metrics, cgroup, rule";
+    assert_eq!(
+        said,
+        [
+            ("b.toml", 7, "space.reserved", None),
+            ("b.toml", 7, "space.reserved", Some("a.toml:3 sets bits = 8")),
+            ("a.toml", 2, r#""odd\nkey""#, Some(keys)),
+            ("a.toml", 5, "rule[0].name", Some("first at b.toml:3")),
+            ("c.toml", 1, "", None),
+        ]
+    );
+}
+
 fn cgroup_paths() -> impl Strategy<Value = CgroupPath> {
     proptest::collection::vec(r"[a-z*?\[\]\\'\x22\t .é!-]{1,6}", 1..4)
         .prop_filter_map("no cgroup", |names| format!("/{}", names.join("/")).parse().ok())
@@ -257,7 +279,11 @@ proptest! {
         limits in proptest::collection::vec((cgroup_paths(), limits()), 0..6),
         other in cgroup_paths(),
     ) {
-        let policy = check_text(&policy::set_max_file(&limits)).map_err(|problems| TestCaseError::fail(problems.to_string()))?;
+        let text = policy::set_max_file(&limits);
+        let read = policy::set_max_entries(policy::SET_MAX_FILE, &text).unwrap();
+        let kept: std::collections::BTreeMap<_, _> = limits.iter().cloned().collect();
+        prop_assert_eq!(read, kept.into_iter().collect::<Vec<_>>());
+        let policy = check_text(&text).map_err(|problems| TestCaseError::fail(problems.to_string()))?;
         for (cgroup, _) in limits.iter().chain([&(other, Limit::Max)]) {
             let expected = limits.iter().rev().find(|(set, _)| set == cgroup).map(|(_, max)| *max);
             prop_assert_eq!(policy.limit(cgroup).map(|(max, _)| max), expected);

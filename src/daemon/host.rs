@@ -8,11 +8,8 @@ use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
 use crate::sys::cgroup::Root;
 use crate::sys::pci::Functions;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-/// Where `set-max --persist` writes.
-const SET_MAX_FILE: &str = "/etc/ioasidd/policy.d/90-set-max.toml";
 
 /// Where the kernel shows its devices.
 const SYSFS: &str = "/sys";
@@ -81,18 +78,22 @@ impl PolicySource for PolicyFiles {
     }
 
     fn persist(&self, cgroup: &CgroupPath, limit: Option<Limit>) -> Result<(), Failure> {
-        let file = PathBuf::from(SET_MAX_FILE);
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => "version = 1".to_owned(),
-            Err(error) => return Err(Fault::from(error).while_doing(format!("read {}", file.display())).into()),
+        let Some(file) = self.sources.set_max_path() else {
+            let why = "the policy of --user is built in".to_owned();
+            return Err(Refusal::Unsupported { what: "set-max --persist".to_owned(), why }.into());
         };
-        let mut lines = policy::read_set_max_file(&text)
-            .map_err(|reason| Refusal::invalid("persist", file.display(), format!("a file of set-max: {reason}")))?;
+        let name = file.display().to_string();
+        let mut lines = match std::fs::read_to_string(&file) {
+            Ok(text) => policy::set_max_entries(&name, &text).map_err(|problems| {
+                Refusal::invalid("persist", &name, format!("a file that set-max wrote: {}", problems.summary()))
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Fault::from(error).while_doing(format!("read {name}")).into()),
+        };
         lines.retain(|(path, _)| path != cgroup);
         lines.extend(limit.map(|limit| (cgroup.clone(), limit)));
         replace(&file, &policy::set_max_file(&lines))
-            .map_err(|e| Fault::from(e).while_doing(format!("write {}", file.display())).into())
+            .map_err(|e| Fault::from(e).while_doing(format!("write {name}")).into())
     }
 }
 

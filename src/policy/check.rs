@@ -1,48 +1,19 @@
 //! Text to policy: every mistake of every file is reported, and only a policy without any comes out.
 
-use super::glob::{BadPattern, Glob, Pattern};
+use super::glob::Pattern;
 use super::limits::{CgroupLine, Limits};
 use super::problem::{Problem, Problems};
-use super::read::{At, File, Place, Report, Table, nearest, shortened};
-use super::rule::{Action, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, DomainGlob, Rule, Who};
+use super::read::{At, File, Place, Report, Table, shortened};
+use super::rule::{Action, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Rule, Who};
 use super::settings::{Bits, Profile, covered};
-use super::{Accounts, Policy};
-use crate::model::{Domain, Limit, MAX_BITS, PasidRange};
+use super::value::{IDS, domain, duration, pattern, range, word};
+use super::{Accounts, Policy, keys};
+use crate::model::{Limit, MAX_BITS, PasidRange};
 use std::collections::HashMap;
-use std::time::Duration;
 use toml::de::DeTable;
 
 /// The version of the format.
 pub const VERSION: u64 = 1;
-/// As many ids as the widest space has.
-pub(super) const IDS: u64 = 1 << MAX_BITS;
-
-/// The keys of each table; `schema` describes the same.
-pub(super) mod keys {
-    pub const TOP: &[&str] = &["version", "space", "bus", "guard", "lease", "metrics", "cgroup", "rule"];
-    pub const SPACE: &[&str] = &["bits", "reserved", "quarantine", "profile"];
-    pub const BUS: &[&str] = &["trust_pid"];
-    pub const GUARD: &[&str] = &["sets", "sessions", "requests_per_second"];
-    pub const LEASE: &[&str] = &["batch"];
-    pub const METRICS: &[&str] = &["port"];
-    pub const CGROUP: &[&str] = &["path", "max"];
-    pub const RULE: &[&str] = &[
-        "name",
-        "cgroup",
-        "users",
-        "groups",
-        "action",
-        "quota",
-        "sets_per_cgroup",
-        "range",
-        "domains",
-        "on_behalf_of",
-    ];
-    pub const QUOTA: &[&str] = &["default", "max"];
-}
-
-type Reason = (String, Option<String>);
-
 /// What the files say so far; of a key that several files have, the last one's value.
 #[derive(Default)]
 struct Draft {
@@ -312,79 +283,4 @@ fn read_quota(report: &Report, table: &Table<'_>) -> (u32, Option<u32>) {
     }
     let narrow = |number: At<u64>| u32::try_from(number.value).unwrap_or(u32::MAX);
     (default.map_or(DEFAULT_QUOTA, narrow), max.map(narrow))
-}
-
-fn range(text: &str) -> Result<PasidRange, Reason> {
-    text.parse().map_err(|_| {
-        let ends = text.split_once('-').map(|(min, max)| (min.trim().parse::<u64>(), max.trim().parse::<u64>()));
-        match ends {
-            Some((Ok(min), Ok(max))) if min > max => {
-                (format!("the range {text:?} is empty"), Some(format!("did you mean \"{max}-{min}\"?")))
-            }
-            Some((Ok(_), Ok(_))) => (format!("the range {text:?} leaves the widest space, 0-{}", IDS - 1), None),
-            _ => {
-                let reason = format!("{:?} is no range", shortened(text));
-                (reason, Some("both ends are included: \"1024-4095\"".to_owned()))
-            }
-        }
-    })
-}
-
-fn pattern(text: &str) -> Result<Pattern, Reason> {
-    Pattern::parse(text).map_err(|BadPattern { reason, hint }| (reason, hint.map(str::to_owned)))
-}
-
-fn domain(text: &str) -> Result<DomainGlob, Reason> {
-    let no_domain = |hint: Option<&str>| (format!("{:?} is no domain", shortened(text)), hint.map(str::to_owned));
-    let example = Some("write \"global\", \"pci:*\" or \"pci:0000:3a:00.0\"");
-    let is_glob = text.contains(['*', '?', '[']);
-    let glob = Glob::parse(text).map_err(|BadPattern { .. }| no_domain(example))?;
-    let known = match text.strip_prefix("pci:") {
-        Some(address) if is_glob => {
-            address.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '*' | '?' | '[' | ']' | '-' | '!'))
-        }
-        _ => text == "*" || text.parse::<Domain>().is_ok(),
-    };
-    if known { Ok(DomainGlob { text: text.to_owned(), glob }) } else { Err(no_domain(example)) }
-}
-
-fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Reason> {
-    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let hint = nearest(text, &known).map(|word| format!("did you mean {word:?}?"));
-        (format!("{:?} is none of {}", shortened(text), known.join(", ")), hint)
-    })
-}
-
-/// A span of time as systemd writes them: numbers with units, added up (`1min 30s`).
-fn duration(text: &str) -> Result<Duration, Reason> {
-    let bad = || {
-        let reason = format!("{:?} is no span of time", shortened(text));
-        (reason, Some("write it with its unit: us, ms, s, min or h".to_owned()))
-    };
-    let mut rest = text.trim();
-    if rest == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut total = Duration::ZERO;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let (number, tail) = rest.split_at(digits);
-        let tail = tail.trim_start();
-        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
-        let micros: u64 = match unit {
-            "us" => 1,
-            "ms" => 1_000,
-            "s" | "sec" => 1_000_000,
-            "min" | "m" => 60_000_000,
-            "h" => 3_600_000_000,
-            _ => return Err(bad()),
-        };
-        let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(micros)).ok_or_else(bad)?;
-        total = total.checked_add(Duration::from_micros(part)).ok_or_else(bad)?;
-        rest = tail.trim_start();
-        if rest.is_empty() {
-            return Ok(total);
-        }
-    }
 }

@@ -265,13 +265,6 @@ pub fn escape(path: &CgroupPath) -> String {
     text
 }
 
-/// The path that [`escape`] made this text of; `None` for a pattern of any other kind.
-pub fn unescape(text: &str) -> Option<CgroupPath> {
-    let path =
-        ["[*]", "[?]", "[[]"].iter().zip(["*", "?", "["]).fold(text.to_owned(), |t, (from, to)| t.replace(from, to));
-    path.parse().ok().filter(|path| escape(path) == text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

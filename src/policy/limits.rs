@@ -40,6 +40,11 @@ impl Limits {
         limits
     }
 
+    /// The cgroups that a line names without a glob, and their `max`; in no order.
+    pub fn literal(&self) -> impl Iterator<Item = (CgroupPath, Limit)> {
+        self.literal.iter().filter_map(|(path, line)| Some((path.parse().ok()?, line.max)))
+    }
+
     /// The line that decides for this cgroup. The root has no `max`, whatever matches it.
     pub fn find(&self, cgroup: &CgroupPath) -> Option<&CgroupLine> {
         if cgroup.is_root() {

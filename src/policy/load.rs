@@ -1,7 +1,7 @@
 //! Reads the policy's files; the one place of this room that touches the file system.
 
 use super::problem::{Problem, Problems};
-use super::{Accounts, Policy, check};
+use super::{Accounts, Policy, SET_MAX_FILE, check};
 use crate::sys::accounts;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -71,6 +71,16 @@ impl Sources {
     /// This file alone.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
+    }
+
+    /// Where `set-max --persist` writes to: the drop-ins that hide the others. With a single file it is the default
+    /// place, which that file's service does not read; there is none for an embedded policy.
+    pub fn set_max_path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Paths { drop_ins, .. } => drop_ins.last().map(|directory| directory.join(SET_MAX_FILE)),
+            Self::File(_) => Self::default_paths().set_max_path(),
+            Self::EmbeddedUser(_) => None,
+        }
     }
 
     /// The policy of `ioasidd --user` for this user.

@@ -12,6 +12,13 @@
 //! most specific wins and of two as specific the later. All `[[rule]]` entries stand in the order of files, and the
 //! first that matches decides; their names differ.
 //!
+//! # Patterns
+//!
+//! A cgroup pattern is matched level by level: `*` is one level of any name, `**` any number of levels, none included
+//! (`/x/**` is `/x` and all below it). Within a name `*`, `?`, `[a-z]` and `[!a-z]` are globs. A backslash is an
+//! ordinary character, for systemd writes names such as `machine-qemu\x2d1`; a literal `*`, `?` or `[` stands in a
+//! class of its own: `[*]`, `[?]`, `[[]`. [`escape`] writes a path so.
+//!
 //! # What holds where a rule is silent
 //!
 //! `cgroup`: any. `quota.default`: 64, or the max where that is less. `quota.max`: all that the space has.
@@ -20,6 +27,7 @@
 mod check;
 mod explain;
 mod glob;
+mod keys;
 mod limits;
 mod load;
 mod persist;
@@ -28,12 +36,13 @@ mod read;
 mod rule;
 mod schema;
 mod settings;
+mod value;
 
 pub use check::{VERSION, check};
 pub use explain::{Explanation, LimitLine};
 pub use glob::{Glob, Pattern, escape};
 pub use load::{HostAccounts, Sources, load, user_with_groups};
-pub use persist::{read_set_max_file, set_max_file};
+pub use persist::{SET_MAX_FILE, set_max_entries, set_max_file};
 pub use problem::{Problem, Problems, Verdict};
 pub use rule::{Action, Asker, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Decision, Grant, NO_RULE, Rule};
 pub use schema::schema;

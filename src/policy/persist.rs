@@ -1,8 +1,13 @@
 //! The drop-in file that keeps what `set-max --persist` set.
 
-use super::glob::{escape, unescape};
+use super::check::check;
+use super::glob::escape;
+use super::{Accounts, Problems};
 use crate::model::{CgroupPath, Limit};
 use std::fmt::Write;
+
+/// The drop-in's name in `policy.d`.
+pub const SET_MAX_FILE: &str = "90-set-max.toml";
 
 /// The text of `90-set-max.toml` with these limits: literal paths (see [`escape`]), which are as specific as a line
 /// can be. It reads back as what was put in.
@@ -21,29 +26,23 @@ pub fn set_max_file(limits: &[(CgroupPath, Limit)]) -> String {
     text
 }
 
-/// The limits in the text of a `90-set-max.toml`. What is not one line of `set-max` is an error, in words: it would be
-/// lost when the file is written again.
-pub fn read_set_max_file(text: &str) -> Result<Vec<(CgroupPath, Limit)>, String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct File {
-        #[serde(rename = "version")]
-        _version: u32,
-        #[serde(default)]
-        cgroup: Vec<Line>,
+/// What [`set_max_file`] wrote into this text, sorted by path; lines with globs, which others wrote, are left out.
+/// `name` is what problems call the file.
+pub fn set_max_entries(name: &str, text: &str) -> Result<Vec<(CgroupPath, Limit)>, Problems> {
+    /// The file names no accounts.
+    struct Nobody;
+    impl Accounts for Nobody {
+        fn uid(&self, _: &str) -> Result<Option<u32>, String> {
+            Ok(None)
+        }
+        fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+            Ok(None)
+        }
     }
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Line {
-        path: String,
-        max: Limit,
-    }
-    let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
-    let lines = file.cgroup.into_iter().map(|line| {
-        let path = unescape(&line.path).ok_or_else(|| format!("path {:?} is a pattern", line.path))?;
-        Ok((path, line.max))
-    });
-    lines.collect()
+    let policy = check(&[(name.to_owned(), text.to_owned())], &Nobody)?;
+    let mut entries: Vec<_> = policy.limits.literal().collect();
+    entries.sort();
+    Ok(entries)
 }
 
 /// A TOML string: literal where it can be, for unit names have backslashes.

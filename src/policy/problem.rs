@@ -100,8 +100,9 @@ impl Problems {
         self
     }
 
-    /// These, then those.
-    pub(super) fn and(mut self, other: Self) -> Self {
+    /// These, then those: for who checks several policies at once.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }

@@ -116,6 +116,9 @@ impl<'a> Table<'a> {
     }
 
     fn below(&self, name: &str, span: Range<usize>) -> Place {
+        // A key that is not bare is quoted, so that it stays one word on one line.
+        let bare = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '[' | ']');
+        let name = if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { format!("{name:?}") };
         Place { file: self.place.file.clone(), key: format!("{}{name}", self.place.key), span }
     }
 

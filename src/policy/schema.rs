@@ -1,8 +1,9 @@
 //! The format for editors: JSON Schema, as `policy/schema.json` ships it.
 
-use super::check::{IDS, VERSION};
+use super::check::VERSION;
 use super::rule::{DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP};
 use super::settings::{Guard, Lease};
+use super::value::IDS;
 use crate::model::MAX_BITS;
 use serde_json::{Value, json};
 
@@ -169,7 +170,7 @@ fn accounts(description: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::check::keys;
+    use crate::policy::keys;
 
     #[test]
     fn describes_the_keys_that_are_read_and_no_others() {
