@@ -3,13 +3,11 @@
 //! A path appears when it can be connected to, not before: the socket is bound under another name, made to listen and
 //! renamed. A socket file that nobody listens on is stale and replaced; a living one is left alone.
 
-use super::{done, readiness, size_of_socklen};
-use std::ffi::OsStr;
+use super::address::with_address;
+use super::{done, readiness};
 use std::fs;
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -150,34 +148,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         // Connected, queue full, or a listener of another type.
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
-}
-
-/// Calls `call` with the address of `path`. A path longer than the address has room for goes by its directory's
-/// descriptor.
-fn with_address<R>(
-    path: &Path,
-    call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> io::Result<R>,
-) -> io::Result<R> {
-    // SAFETY: a sockaddr_un of zeros is an unnamed address.
-    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let directory;
-    let mut bytes = path.as_os_str().as_bytes().to_vec();
-    // One byte stays zero: the end of the text.
-    if bytes.len() >= address.sun_path.len() {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        directory = fs::File::open(parent)?;
-        let name = path.file_name().unwrap_or(OsStr::new(""));
-        bytes = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-        bytes.extend_from_slice(name.as_bytes());
-    }
-    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) || bytes.is_empty() {
-        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(&bytes) {
-        *to = from.cast_signed() as libc::c_char;
-    }
-    call((&raw const address).cast(), size_of_socklen::<libc::sockaddr_un>())
 }
 
 #[cfg(test)]

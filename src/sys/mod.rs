@@ -9,7 +9,9 @@
 #![allow(unsafe_code)]
 
 pub mod accounts;
+mod address;
 pub mod cgroup;
+pub mod clock;
 pub mod cuse;
 pub mod fuse;
 pub mod inherited;
@@ -17,8 +19,10 @@ pub mod listener;
 pub mod pci;
 pub mod pidfd;
 pub mod process;
+pub mod program;
 pub mod readiness;
 pub mod seqpacket;
+pub mod service_manager;
 pub mod socket_diag;
 pub mod socket_option;
 pub mod uevent;

@@ -1,5 +1,6 @@
-//! This process: who it is, and what it may have open.
+//! This process: who it is, what it may have open, and which privileges it gives up.
 
+use super::done;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 
@@ -17,4 +18,91 @@ pub fn max_files() -> u64 {
 pub fn raise_max_files() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
+/// Sets the file mode creation mask and returns the one before. Of the whole process.
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: no pointers; cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
+/// Gives up what no service needs: new privileges through execve (PR_SET_NO_NEW_PRIVS).
+pub fn forbid_new_privileges() -> io::Result<()> {
+    // SAFETY: no pointers.
+    done(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Asks for SIGTERM when the parent ends. Of the calling thread's parent thread: call it from the main thread.
+pub fn end_with_parent() -> io::Result<()> {
+    // SAFETY: no pointers.
+    done(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) }).map(drop)
+}
+
+/// Capabilities that the service keeps where it has them: CAP_DAC_OVERRIDE (1), CAP_DAC_READ_SEARCH (2: cgroups by id),
+/// CAP_CHOWN (0), CAP_SYS_PTRACE (19: a peer's namespaces), CAP_SYS_ADMIN (21: mounting the FUSE tree).
+pub const SERVICE_CAPABILITIES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21;
+
+/// Drops every capability that is not in `keep` (bit n: capability n), for good.
+///
+/// Of the calling thread, inherited by those it starts: call it before there are others.
+pub fn limit_capabilities(keep: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    // _LINUX_CAPABILITY_VERSION_3: two words of each.
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    let mut data = [Data::default(); 2];
+    let call = |number, header: &mut Header, data: &mut [Data; 2]| {
+        // SAFETY: both structures have the layout of capget(2), version 3.
+        let returned = unsafe { libc::syscall(number, std::ptr::from_mut(header), data.as_mut_ptr()) };
+        done(libc::c_int::try_from(returned).unwrap_or(-1))
+    };
+    call(libc::SYS_capget, &mut header, &mut data)?;
+    for capability in 0..64_u64 {
+        // SAFETY: no pointers.
+        let bounded = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        // Without CAP_SETPCAP the bounding set stays; with no_new_privs it makes no difference.
+        if bounded == 1 && keep >> capability & 1 == 0 {
+            // SAFETY: no pointers.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+    }
+    for (half, keep) in data.iter_mut().zip([keep as u32, (keep >> 32) as u32]) {
+        *half = Data { effective: half.effective & keep, permitted: half.permitted & keep, inheritable: 0 };
+    }
+    call(libc::SYS_capset, &mut header, &mut data).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_raised() {
+        raise_max_files().unwrap();
+        assert!(max_files() > 0);
+    }
+
+    #[test]
+    fn dropped_capabilities_stay_dropped() {
+        // Capabilities belong to a thread.
+        let thread = std::thread::spawn(|| {
+            limit_capabilities(1 << 21).unwrap();
+            std::fs::read_to_string("/proc/thread-self/status").unwrap()
+        });
+        let status = thread.join().unwrap();
+        for name in ["CapEff", "CapPrm", "CapBnd"] {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t")).unwrap();
+            assert_eq!(u64::from_str_radix(line, 16).unwrap(), 1 << 21, "{name}");
+        }
+    }
 }

@@ -135,7 +135,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], deadline: Option<Insta
 
 fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Received> {
     let mut control = [0_u64; CONTROL_WORDS];
-    let (len, fds, cut) = loop {
+    let Packet { len, fds, cut, .. } = loop {
         match receive_once(socket, buffer, &mut control, flags) {
             // ECONNRESET: the peer closed with our messages unread. It is told once; what is queued here can be read.
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset) => {}
@@ -155,13 +155,33 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -
     Ok(Received::Message { len, fds })
 }
 
-/// One recvmsg(2): bytes, descriptors, and whether something was cut short.
+/// What one recvmsg(2) brought.
+pub(super) struct Packet {
+    pub(super) len: usize,
+    pub(super) fds: Vec<OwnedFd>,
+    /// Something was cut short.
+    pub(super) cut: bool,
+    /// Pid and uid of the sender, where the socket asks for them (SO_PASSCRED).
+    pub(super) sender: Option<(u32, u32)>,
+}
+
+/// The same for datagram sockets: one packet, without waiting.
+pub(super) fn try_receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
+    let mut control = [0_u64; CONTROL_WORDS];
+    loop {
+        match receive_once(socket, buffer, &mut control, libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 fn receive_once(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     control: &mut [u64; CONTROL_WORDS],
     flags: libc::c_int,
-) -> io::Result<(usize, Vec<OwnedFd>, bool)> {
+) -> io::Result<Packet> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a msghdr of zeros is one without name, data or control.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -172,15 +192,21 @@ fn receive_once(
     // SAFETY: `header` points to `part` and `control`, both alive and writable for the lengths given.
     let len = counted(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags | libc::MSG_CMSG_CLOEXEC) })?;
     let mut fds = Vec::new();
+    let mut sender = None;
     // SAFETY: the kernel filled `control` up to msg_controllen; the CMSG calls walk inside that.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
     while !message.is_null() {
         // SAFETY: not null: CMSG_FIRSTHDR and CMSG_NXTHDR return headers that lie within the control buffer.
         let (level, kind, length) =
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len as usize) };
+        // SAFETY: pure arithmetic.
+        let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
+        if level == libc::SOL_SOCKET && kind == libc::SCM_CREDENTIALS && length >= overhead + size_of::<libc::ucred>() {
+            // SAFETY: cmsg_len says that a whole ucred is there.
+            let found = unsafe { libc::CMSG_DATA(message).cast::<libc::ucred>().read_unaligned() };
+            sender = Some((found.pid.cast_unsigned(), found.uid));
+        }
         if level == libc::SOL_SOCKET && matches!(kind, libc::SCM_RIGHTS | SCM_PIDFD) {
-            // SAFETY: pure arithmetic.
-            let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
             for index in 0..length.saturating_sub(overhead) / size_of::<libc::c_int>() {
                 // SAFETY: `index` is below what cmsg_len says the kernel wrote there.
                 let number = unsafe { libc::CMSG_DATA(message).cast::<libc::c_int>().add(index).read_unaligned() };
@@ -198,7 +224,8 @@ fn receive_once(
         // SAFETY: `message` came from the same header.
         message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
     }
-    Ok((len, fds, header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0))
+    let cut = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok(Packet { len, fds, cut, sender })
 }
 
 #[cfg(test)]

@@ -47,11 +47,17 @@ pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 
 /// The inode of a descriptor's file; for a socket what sock_diag(7) knows it by. May be used again after it is gone.
 pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    file(fd).map(|(_, inode)| inode)
+}
+
+/// Device and inode of a descriptor's file: the same for every copy, another for every other file open now.
+pub fn file(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `stat` has room for what the call writes.
     done(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
     // SAFETY: zeroed, then written by the kernel.
-    Ok(unsafe { stat.assume_init() }.st_ino)
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Whether it is an AF_UNIX socket of type SEQPACKET; false for every other kind of descriptor.

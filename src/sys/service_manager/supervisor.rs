@@ -1,0 +1,176 @@
+//! The manager's side, for `--supervise`: hearing what the service says, and keeping what it parks.
+
+use super::notify::valid;
+use crate::sys::address::with_manager_address;
+use crate::sys::{done, seqpacket, size_of_socklen, socket_option};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// One message of the service.
+#[derive(Debug)]
+pub struct Notice {
+    /// Who sent it: its pid and uid as the kernel tells them; `None` where it has none in our pid namespace.
+    pub sender: Option<(u32, u32)>,
+    /// Its lines, `NAME=value`.
+    pub fields: Vec<(String, String)>,
+    /// What came with it.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Notice {
+    /// The value of the first field with this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the field is there with the value 1.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name) == Some("1")
+    }
+}
+
+/// The socket that NOTIFY_SOCKET names. Closing it does not remove its file.
+#[derive(Debug)]
+pub struct NoticeSocket(OwnedFd);
+
+impl NoticeSocket {
+    /// Binds `address`: a path (nothing may be there), or `@NAME` for an abstract one.
+    pub fn bind(address: &OsStr) -> io::Result<Self> {
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no pointers; on success the number is open and nobody else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(done(libc::socket(libc::AF_UNIX, kind, 0))?) };
+        let on: libc::c_int = 1;
+        let (at, size) = ((&raw const on).cast(), size_of_socklen::<libc::c_int>());
+        // SAFETY: `at` points to an integer of the size given.
+        done(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, at, size) })?;
+        with_manager_address(address, |address, size| {
+            // SAFETY: `address` is a sockaddr_un of which `size` bytes are set.
+            done(unsafe { libc::bind(socket.as_raw_fd(), address, size) }).map(drop)
+        })?;
+        Ok(Self(socket))
+    }
+
+    /// The next message; never blocks (`WouldBlock`). One that is cut short is `InvalidData`, its descriptors closed.
+    pub fn try_receive(&self) -> io::Result<Notice> {
+        let mut buffer = [0; 4096];
+        let packet = seqpacket::try_receive_packet(self.as_fd(), &mut buffer)?;
+        if packet.cut {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a notice was cut short"));
+        }
+        let text = String::from_utf8_lossy(buffer.get(..packet.len).unwrap_or_default());
+        let field = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let sender = packet.sender.filter(|(pid, _)| *pid != 0);
+        Ok(Notice { sender, fields: text.lines().filter_map(field).collect(), fds: packet.fds })
+    }
+}
+
+impl AsFd for NoticeSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What the service parked, in order.
+#[derive(Debug, Default)]
+pub struct FdStore {
+    kept: Vec<(String, OwnedFd)>,
+    limit: usize,
+}
+
+impl FdStore {
+    /// An empty one for at most `limit` descriptors.
+    pub fn new(limit: usize) -> Self {
+        Self { kept: Vec::new(), limit }
+    }
+
+    /// Does what the notice says about parked descriptors; returns whether it said something.
+    ///
+    /// As systemd does: a file that is kept already is not kept twice, one above the limit is closed, removing takes
+    /// all of that name.
+    pub fn apply(&mut self, notice: &mut Notice) -> bool {
+        let name = notice.get("FDNAME").unwrap_or("stored").to_owned();
+        if notice.has("FDSTOREREMOVE") {
+            self.kept.retain(|(kept, _)| *kept != name);
+        } else if notice.has("FDSTORE") {
+            for fd in notice.fds.drain(..) {
+                if valid(&name).is_ok() && self.kept.len() < self.limit && !self.has_file(fd.as_fd()) {
+                    self.kept.push((name.clone(), fd));
+                }
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Whether the same file is kept. By device and inode: sockets and memfds have one of their own.
+    fn has_file(&self, fd: BorrowedFd<'_>) -> bool {
+        let file = socket_option::file(fd).ok();
+        file.is_some() && self.kept.iter().any(|(_, kept)| socket_option::file(kept.as_fd()).ok() == file)
+    }
+
+    /// Names and descriptors, as the next start gets them.
+    pub fn kept(&self) -> &[(String, OwnedFd)] {
+        &self.kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Notifier;
+    use super::*;
+
+    #[test]
+    fn what_is_parked_is_kept_until_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let abstract_name = format!("@ioasidd-test-{}", std::process::id());
+        for address in [path.as_os_str(), OsStr::new(&abstract_name)] {
+            let socket = NoticeSocket::bind(address).unwrap();
+            let notifier = Notifier::to(address).unwrap();
+            let (a, b) = seqpacket::pair().unwrap();
+            notifier.ready().unwrap();
+            notifier.store("set-1", a.as_fd()).unwrap();
+            notifier.store("set-1", a.as_fd()).unwrap();
+            notifier.store("set-2", b.as_fd()).unwrap();
+            notifier.store("set-3", socket.as_fd()).unwrap();
+            assert!(notifier.store("a:b", a.as_fd()).is_err());
+            let mut store = FdStore::new(2);
+            let ready = socket.try_receive().unwrap();
+            // SAFETY: no pointers.
+            assert_eq!(ready.sender, Some((std::process::id(), unsafe { libc::getuid() })));
+            assert!(ready.has("READY"));
+            for _ in 0..4 {
+                assert!(store.apply(&mut socket.try_receive().unwrap()));
+            }
+            let names: Vec<_> = store.kept().iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["set-1", "set-2"]);
+            let cookie = |fd: BorrowedFd<'_>| socket_option::cookie(fd).unwrap();
+            assert_eq!(cookie(store.kept()[0].1.as_fd()), cookie(a.as_fd()));
+            notifier.remove("set-1").unwrap();
+            assert!(store.apply(&mut socket.try_receive().unwrap()));
+            assert_eq!(store.kept().len(), 1);
+            assert_eq!(socket.try_receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn a_reload_carries_the_time_and_a_status_no_line_feed() {
+        let address = format!("@ioasidd-test-reload-{}", std::process::id());
+        let socket = NoticeSocket::bind(OsStr::new(&address)).unwrap();
+        let notifier = Notifier::to(OsStr::new(&address)).unwrap();
+        notifier.reloading().unwrap();
+        notifier.status("a\nREADY=1").unwrap();
+        let notice = socket.try_receive().unwrap();
+        assert!(notice.has("RELOADING") && notice.get("MONOTONIC_USEC").unwrap().parse::<u64>().unwrap() > 0);
+        assert_eq!(socket.try_receive().unwrap().fields, [("STATUS".to_owned(), "a READY=1".to_owned())]);
+    }
+
+    #[test]
+    fn without_a_manager_nothing_is_said() {
+        let notifier = Notifier::default();
+        assert!(!notifier.is_connected());
+        notifier.ready().unwrap();
+    }
+}
