@@ -5,6 +5,8 @@
 //! removed: so whoever finds the last directory of a path alive knows that all those before it are.
 
 mod directory;
+#[cfg(feature = "daemon")]
+mod members;
 mod membership;
 mod root;
 mod watch;

@@ -56,3 +56,34 @@ pub fn find_listen_fd(wanted: &str) -> io::Result<Option<RawFd>> {
     let Some((count, names)) = listed() else { return Ok(None) };
     Ok((FIRST_FD..FIRST_FD.saturating_add(count)).zip(names).find(|(_, name)| name == wanted).map(|(fd, _)| fd))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{program, seqpacket, socket_option};
+    use std::os::fd::AsFd;
+
+    /// Run a second time, in a process of its own, as the program that is started.
+    #[test]
+    fn what_was_passed_is_taken_once_and_by_name() {
+        if env::var_os("IOASIDD_TEST_PASSED").is_some() {
+            assert_eq!(find_listen_fd("b").unwrap(), Some(FIRST_FD + 1));
+            assert_eq!(find_listen_fd("c").unwrap(), None);
+            let taken = take_listen_fds();
+            let names: Vec<_> = taken.iter().map(|passed| passed.name.as_str()).collect();
+            assert_eq!(names, ["a", "b", "unknown"]);
+            assert!(taken.iter().all(|passed| socket_option::is_unix_seqpacket(passed.fd.as_fd())));
+            assert!(take_listen_fds().is_empty());
+            return;
+        }
+        assert!(take_listen_fds().is_empty(), "not for us");
+        let (a, b) = seqpacket::pair().unwrap();
+        let test = "sys::service_manager::listen::tests::what_was_passed_is_taken_once_and_by_name";
+        let me = env::current_exe().unwrap().into_os_string().into_string().unwrap();
+        let arguments = [&me, "--exact", test, "--quiet"].map(str::to_owned);
+        let environment = [("LISTEN_FDS", "3"), ("LISTEN_FDNAMES", "a:b"), ("IOASIDD_TEST_PASSED", "1")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let started = program::spawn_with_fds(&me, &arguments, &environment, &[a.as_fd(), b.as_fd(), a.as_fd()]);
+        assert_eq!(started.unwrap().reap().unwrap(), 0);
+    }
+}
