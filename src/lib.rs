@@ -3,6 +3,8 @@
 //! The library behind `ioasidd` (the service), `ioasidctl` (the command) and the client. The rooms, bottom up; a
 //! room uses only rooms below it (`tests/layering.rs` keeps that).
 
+#[cfg(feature = "cli")]
+pub mod bench;
 pub mod bitmap;
 #[cfg(feature = "client")]
 pub mod client;

@@ -43,7 +43,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             return None;
         }
         let bitmap = Self { geometry, words };
-        bitmap.summary().close_tails(len);
+        bitmap.summary().close_tails();
         Some(bitmap)
     }
 
@@ -62,7 +62,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         index < self.len() && self.claim_bits(index / 64, 1 << (index % 64))
     }
 
-    /// Gives `index` back. Wait-free but for the compare-and-swap on its word.
+    /// Gives `index` back. Wait-free: one locked bit clear, and a look at the mark and at the watch word.
     ///
     /// # Errors
     /// [`NotClaimed`] if it was free already (a double free, seen by exactly one of two racing callers) or is not below
@@ -72,8 +72,13 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         if index >= self.len() {
             return Err(NotClaimed(index));
         }
-        let word = index / 64;
-        self.release_bits(word, 1 << (index % 64)).map_err(|_| NotClaimed(index))?;
+        let (word, bit) = (index / 64, 1 << (index % 64));
+        // ORDERING: SeqCst. Its release half pairs with the claim's acquire; as a whole it stands before the looks at
+        // the mark and at the watch word (invariants 4 and 5).
+        if self.leaf(word).fetch_and(!bit, Ordering::SeqCst) & bit == 0 {
+            return Err(NotClaimed(index));
+        }
+        self.became_free(word);
         hint::set(self.key(), word);
         Ok(())
     }
@@ -145,7 +150,6 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     }
 
     /// Clears all of `bits` in leaf `word`, or none: then the bits that were clear already.
-    #[inline]
     fn release_bits(&self, word: u32, bits: u64) -> Result<(), u64> {
         let leaf = self.leaf(word);
         // ORDERING: Relaxed: the compare-and-swap below decides.
@@ -161,11 +165,19 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
                 Err(now) => seen = now,
             }
         }
-        if seen == TAKEN {
-            self.summary().unmark(word);
-        }
-        self.watch().released();
+        self.became_free(word);
         Ok(())
+    }
+
+    /// After a bit of leaf `word` was cleared: takes away its mark, and tells a proof that is under way.
+    ///
+    /// Whether the word was full before is not asked: the processor would have to hand out the whole old word for
+    /// that, which is a compare-and-swap instead of a bit clear (15.5 ns a pair instead of 12 where a locked
+    /// instruction takes 5.6), and the mark is on a line that is read only.
+    #[inline]
+    fn became_free(&self, word: u32) {
+        self.summary().unmark(word);
+        self.watch().released();
     }
 
     /// Whether leaf `word` holds no free id at this moment.
@@ -176,12 +188,17 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
 
     #[inline]
     pub(super) fn leaf(&self, word: u32) -> &AtomicU64 {
-        &self.words[self.geometry.leaves()][word as usize]
+        &self.words[self.geometry.leaf(word)]
+    }
+
+    /// The leaf words that ids `lo..=hi` lie in.
+    pub(super) fn leaves(&self, lo: u32, hi: u32) -> &[AtomicU64] {
+        &self.words[self.geometry.leaf(lo / 64)..=self.geometry.leaf(hi / 64)]
     }
 
     #[inline]
     pub(super) fn summary(&self) -> Summary<'_> {
-        Summary::new(&self.geometry, &self.words)
+        Summary { geometry: &self.geometry, words: &self.words }
     }
 
     #[inline]

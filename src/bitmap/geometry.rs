@@ -61,16 +61,37 @@ impl Geometry {
         LINE + slot % CURSORS * LINE
     }
 
-    pub(super) fn root(&self) -> std::ops::Range<usize> {
-        self.root..self.root + words(words(words(self.len as usize)))
+    /// The offset of root word `index`, below [`Geometry::root_words`].
+    #[inline]
+    pub(super) fn root(&self, index: u32) -> usize {
+        self.root + index as usize
     }
 
-    pub(super) fn level1(&self) -> std::ops::Range<usize> {
-        self.level1..self.level1 + words(words(self.len as usize))
+    /// The offset of level-1 word `index`, below [`Geometry::level1_words`].
+    #[inline]
+    pub(super) fn level1(&self, index: u32) -> usize {
+        self.level1 + index as usize
     }
 
-    pub(super) fn leaves(&self) -> std::ops::Range<usize> {
-        self.leaves..self.leaves + words(self.len as usize)
+    /// The offset of leaf word `index`, below [`Geometry::leaf_words`].
+    #[inline]
+    pub(super) fn leaf(&self, index: u32) -> usize {
+        self.leaves + index as usize
+    }
+
+    #[inline]
+    pub(super) fn leaf_words(&self) -> u32 {
+        self.len.div_ceil(64)
+    }
+
+    #[inline]
+    pub(super) fn level1_words(&self) -> u32 {
+        self.leaf_words().div_ceil(64)
+    }
+
+    #[inline]
+    pub(super) fn root_words(&self) -> u32 {
+        self.level1_words().div_ceil(64)
     }
 }
 
@@ -116,9 +137,7 @@ mod tests {
     #[test]
     fn full_space_takes_256_and_4_summary_words() {
         let geometry = Geometry::new(MAX_LEN).unwrap();
-        assert_eq!(geometry.leaves().len(), 16_384);
-        assert_eq!(geometry.level1().len(), 256);
-        assert_eq!(geometry.root().len(), 4);
+        assert_eq!((geometry.leaf_words(), geometry.level1_words(), geometry.root_words()), (16_384, 256, 4));
         assert_eq!(geometry.words(), 16_720);
     }
 
@@ -126,11 +145,11 @@ mod tests {
     fn parts_share_no_line() {
         for len in [1, 63, 64, 65, 4_095, 4_096, 4_097, MAX_LEN] {
             let geometry = Geometry::new(len).unwrap();
-            assert!(geometry.cursor(CURSORS - 1) + LINE <= geometry.root().start);
-            assert!(geometry.root().end <= geometry.level1().start);
-            assert!(geometry.level1().end <= geometry.leaves().start);
-            assert!(geometry.leaves().end <= geometry.words());
-            for start in [geometry.root().start, geometry.level1().start, geometry.leaves().start] {
+            assert!(geometry.cursor(CURSORS - 1) + LINE <= geometry.root(0));
+            assert!(geometry.root(geometry.root_words()) <= geometry.level1(0));
+            assert!(geometry.level1(geometry.level1_words()) <= geometry.leaf(0));
+            assert!(geometry.leaf(geometry.leaf_words()) <= geometry.words());
+            for start in [geometry.root(0), geometry.level1(0), geometry.leaf(0)] {
                 assert_eq!(start % LINE, 0);
             }
         }

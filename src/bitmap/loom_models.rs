@@ -1,2 +1,177 @@
-//! Loom models.
+//! Loom models of the pool: two or three threads, every interleaving, every value a load may return.
+//!
+//! Run: `RUSTFLAGS="--cfg ioasid_loom" cargo test --release --target-dir target/loom --lib bitmap::`
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::sync::{AtomicU64, Ordering};
+use loom::thread;
+use std::sync::Arc;
+
+type Pool = Arc<Bitmap<Vec<AtomicU64>>>;
+
+/// A pool of `len` ids in which only `free` are free.
+fn pool(len: u32, free: &[u32]) -> Pool {
+    let words = (0..words_needed(len).unwrap()).map(|_| AtomicU64::new(0)).collect();
+    let pool = Bitmap::new(len, words).unwrap();
+    pool.withhold(0, len - 1);
+    for &id in free {
+        pool.release(id).unwrap();
+    }
+    Arc::new(pool)
+}
+
+fn any(pool: &Pool) -> Option<u32> {
+    pool.claim(Search::Any, 0, u32::MAX)
+}
+
+fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(body);
+}
+
+/// Rules out: one free id given to two claimers, or to none (invariants 1 and 5).
+#[test]
+fn one_free_id_goes_to_one_of_two_claimers() {
+    model(4, || {
+        let pool = pool(2, &[1]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || any(&other));
+        let ours = any(&pool);
+        let theirs = theirs.join().unwrap();
+        assert!(ours.is_some() != theirs.is_some(), "{ours:?} {theirs:?}");
+    });
+}
+
+/// Rules out: two ROUND claimers given the same id, or one refused while the other's id was not the last.
+#[test]
+fn two_round_claimers_get_different_ids() {
+    model(4, || {
+        let pool = pool(3, &[0, 2]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || other.claim(Search::Round, 0, 2).unwrap());
+        let ours = pool.claim(Search::Round, 0, 2).unwrap();
+        assert_ne!(ours, theirs.join().unwrap());
+    });
+}
+
+/// Rules out: a double free by two threads that both succeed, or both fail (invariant 1).
+#[test]
+fn one_of_two_releases_succeeds() {
+    model(4, || {
+        let pool = pool(2, &[]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || other.release(0).is_ok());
+        let ours = pool.release(0).is_ok();
+        assert!(ours != theirs.join().unwrap());
+        assert_eq!(pool.free(), 1);
+    });
+}
+
+/// Rules out: the next owner of an id not seeing what the last one did before it released (invariant 2).
+#[test]
+fn next_owner_sees_what_the_last_one_wrote() {
+    model(4, || {
+        let pool = pool(1, &[]);
+        let note = Arc::new(AtomicU64::new(0));
+        let (other, their_note) = (pool.clone(), note.clone());
+        let owner = thread::spawn(move || {
+            // ORDERING: Relaxed: the release and the claim are to carry it over.
+            their_note.store(1, Ordering::Relaxed);
+            other.release(0).unwrap();
+        });
+        if pool.claim_at(0) || any(&pool).is_some() {
+            // ORDERING: Relaxed: as above.
+            assert_eq!(note.load(Ordering::Relaxed), 1);
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// Rules out: a mark that stays, at either level, on a word in which an id was released (invariant 4).
+#[test]
+fn no_mark_stays_on_a_word_with_room() {
+    model(4, || {
+        let pool = pool(2, &[]);
+        let other = pool.clone();
+        let searcher = thread::spawn(move || other.summary().mark(0));
+        pool.release(1).unwrap();
+        searcher.join().unwrap();
+        assert!(!pool.summary().lies());
+    });
+}
+
+/// Rules out: the same with two releases in one word, where only the first sees it full.
+#[test]
+fn no_mark_stays_after_two_releases() {
+    model(3, || {
+        let pool = pool(2, &[]);
+        let (searcher, releaser) = (pool.clone(), pool.clone());
+        let searcher = thread::spawn(move || searcher.summary().mark(0));
+        let releaser = thread::spawn(move || releaser.release(0).unwrap());
+        pool.release(1).unwrap();
+        searcher.join().unwrap();
+        releaser.join().unwrap();
+        assert!(!pool.summary().lies());
+    });
+}
+
+/// Rules out: a refusal while an id is free at every moment: the hole that moves behind the search (invariant 5).
+#[test]
+fn moving_hole_is_no_refusal() {
+    model(3, || {
+        let pool = pool(66, &[64]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || {
+            other.release(1).unwrap();
+            any(&other).expect("two ids for two claimers")
+        });
+        let ours = any(&pool).expect("two ids for two claimers");
+        assert_ne!(ours, theirs.join().unwrap());
+    });
+}
+
+/// Rules out: a proven refusal that stands after a release returned, and a claim of what was not released.
+#[test]
+fn release_ends_the_full_state() {
+    model(2, || {
+        let pool = pool(66, &[]);
+        let (first, second) = (pool.clone(), pool.clone());
+        let first = thread::spawn(move || any(&first));
+        let second = thread::spawn(move || any(&second));
+        pool.release(65).unwrap();
+        let got = [any(&pool), first.join().unwrap(), second.join().unwrap()];
+        assert_eq!(got.iter().flatten().collect::<Vec<_>>(), [&65], "{got:?}");
+        assert_eq!(any(&pool), None);
+    });
+}
+
+/// Rules out: a window refused while it has room throughout.
+#[test]
+fn moving_hole_in_a_window_is_no_refusal() {
+    model(2, || {
+        let pool = pool(130, &[64]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || {
+            other.release(1).unwrap();
+            other.claim(Search::Round, 1, 65).expect("two ids for two claimers")
+        });
+        let ours = pool.claim(Search::Any, 1, 65).expect("two ids for two claimers");
+        assert_ne!(ours, theirs.join().unwrap());
+    });
+}
+
+/// Rules out: half a run seen by a single claim in the same word, or a run over a claimed id.
+#[test]
+fn run_and_single_claim_do_not_overlap() {
+    model(4, || {
+        let pool = pool(8, &[4, 5, 6, 7]);
+        let other = pool.clone();
+        let run = thread::spawn(move || other.claim_run(2, 0, 7).unwrap());
+        let one = any(&pool).unwrap();
+        let run = run.join().unwrap();
+        assert!(one < run || one > run + 1);
+        assert_eq!(pool.free(), 1);
+    });
+}

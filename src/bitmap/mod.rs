@@ -48,6 +48,8 @@ mod dense;
 mod geometry;
 mod hint;
 pub mod leases;
+#[cfg(not(ioasid_loom))]
+pub mod limits;
 mod search;
 mod summary;
 mod watch;
@@ -55,7 +57,11 @@ mod watch;
 #[cfg(all(test, ioasid_loom))]
 mod loom_models;
 #[cfg(all(test, not(ioasid_loom)))]
+mod model_tests;
+#[cfg(all(test, not(ioasid_loom)))]
 mod tests;
+#[cfg(all(test, not(ioasid_loom)))]
+mod thread_tests;
 
 pub use dense::Bitmap;
 pub use geometry::{Geometry, MAX_LEN, words_needed};

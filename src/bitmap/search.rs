@@ -2,13 +2,18 @@
 
 use super::dense::{Bitmap, run_bits};
 use super::geometry::mask_within;
+use super::summary::TAKEN;
 use super::{Search, hint};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, load_total};
 use std::ops::Deref;
 
 /// How often a window of several words is looked through again because ids were released anywhere meanwhile.
 /// The whole space has no such bound: there each further look means that an id was released to look for.
 const WINDOW_LOOKS: u32 = 16;
+
+/// Full words that one search passes before it begins to mark: passing one costs a load, a mark and its removal cost
+/// two locked instructions. In long walks the marks pay, for every later search.
+const UNMARKED: u32 = 6;
 
 /// The cursor of the whole space, and the one of runs.
 const WHOLE: usize = 0;
@@ -29,8 +34,11 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     /// never pause (anywhere), a wider window is looked through 17 times, then refused: each word was seen full.
     #[inline]
     pub fn claim(&self, mode: Search, lo: u32, hi: u32) -> Option<u32> {
+        if self.watch().is_full() {
+            return None;
+        }
         let hi = hi.min(self.len() - 1);
-        if lo > hi || self.watch().is_full() {
+        if lo > hi {
             return None;
         }
         match mode {
@@ -73,13 +81,15 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     fn claim_any(&self, lo: u32, hi: u32) -> Option<u32> {
         let (first, last) = (lo / 64, hi / 64);
         let word = match hint::get(self.key()) {
-            Some(word) if (first..=last).contains(&word) => word,
+            Some(word) if (first..=last).contains(&word) => {
+                if let Try::Claimed(id, met) = self.claim_in(word, mask_within(word, lo, hi)) {
+                    self.follow(word, met);
+                    return Some(id);
+                }
+                word + 1
+            }
             _ => first + hint::spread(last - first + 1),
         };
-        if let Try::Claimed(id, met) = self.claim_in(word, mask_within(word, lo, hi)) {
-            self.follow(word, met);
-            return Some(id);
-        }
         self.claim_elsewhere(word, lo, hi)
     }
 
@@ -87,7 +97,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     #[cold]
     #[inline(never)]
     fn claim_elsewhere(&self, word: u32, lo: u32, hi: u32) -> Option<u32> {
-        let from = (word * 64).clamp(lo, hi);
+        let from = if word > hi / 64 { lo } else { (word * 64).max(lo) };
         let (id, met) = self.search(1, from, lo, hi, |word, mask| self.claim_in(word, mask))?;
         self.follow(id / 64, met);
         Some(id)
@@ -145,15 +155,17 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             .or_else(|| self.prove(n, lo, hi, &take))
     }
 
-    /// Tries the words of `lo..=hi` that no mark calls full, and marks those it finds full.
+    /// Tries the words of `lo..=hi` that no mark calls full, and marks those it finds full after the first few.
     fn follow_marks(&self, lo: u32, hi: u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
         let last = hi / 64;
         let mut word = lo / 64;
+        let mut passed = 0;
         while let Some(open) = self.summary().next_open(word, last) {
             if let Try::Claimed(id, met) = take(open, mask_within(open, lo, hi)) {
                 return Some((id, met));
             }
-            if self.leaf_is_taken(open) {
+            passed += 1;
+            if passed > UNMARKED && self.leaf_is_taken(open) {
                 self.summary().mark(open);
             }
             word = open + 1;
@@ -180,19 +192,37 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         let mut looks = 0;
         loop {
             let ticket = self.watch().arm();
-            for word in lo / 64..=hi / 64 {
-                // A load first: `take` would do as much, at the price of its call in 16,384 words.
-                if !self.leaf_is_taken(word)
-                    && let Try::Claimed(id, met) = take(word, mask_within(word, lo, hi))
-                {
+            let leaves = self.leaves(lo, hi);
+            let mut at = 0;
+            while let Some(step) = leaves[at..].iter().position(|leaf| load_total(leaf) != TAKEN) {
+                let word = lo / 64 + (at + step) as u32;
+                if let Try::Claimed(id, met) = take(word, mask_within(word, lo, hi)) {
                     return Some((id, met));
                 }
+                at += step + 1;
             }
             let proven = if whole { self.watch().confirm_full(ticket) } else { self.watch().still(ticket) };
             if proven || (!whole && looks == WINDOW_LOOKS) {
+                if !whole {
+                    self.mark_all(lo, hi);
+                }
                 return None;
             }
             looks += 1;
+        }
+    }
+
+    /// A window was refused: marks its full words, so that the next refusal need not pass them one by one.
+    fn mark_all(&self, lo: u32, hi: u32) {
+        let (mut word, last) = (lo / 64, hi / 64);
+        while let Some(open) = self.summary().next_open(word, last) {
+            if self.leaf_is_taken(open) {
+                self.summary().mark(open);
+            }
+            word = open + 1;
+            if word > last {
+                break;
+            }
         }
     }
 }

@@ -9,28 +9,38 @@ pub(super) const TAKEN: u64 = u64::MAX;
 /// A view of root, level 1 and leaves.
 #[derive(Clone, Copy)]
 pub(super) struct Summary<'a> {
-    root: &'a [AtomicU64],
-    level1: &'a [AtomicU64],
-    leaves: &'a [AtomicU64],
+    pub geometry: &'a Geometry,
+    pub words: &'a [AtomicU64],
 }
 
 impl<'a> Summary<'a> {
     #[inline]
-    pub fn new(geometry: &Geometry, words: &'a [AtomicU64]) -> Self {
-        Self { root: &words[geometry.root()], level1: &words[geometry.level1()], leaves: &words[geometry.leaves()] }
+    fn root(self, index: u32) -> &'a AtomicU64 {
+        &self.words[self.geometry.root(index)]
+    }
+
+    #[inline]
+    fn level1(self, index: u32) -> &'a AtomicU64 {
+        &self.words[self.geometry.level1(index)]
+    }
+
+    #[inline]
+    fn leaf(self, index: u32) -> &'a AtomicU64 {
+        &self.words[self.geometry.leaf(index)]
     }
 
     /// Marks what does not exist as taken, so that a mask of 64 ones means full at every level.
-    pub fn close_tails(self, len: u32) {
-        let mut bits = len as usize;
-        for level in [self.leaves, self.level1, self.root] {
-            if !bits.is_multiple_of(64)
-                && let Some(last) = level.last()
-            {
-                // ORDERING: Relaxed: the bitmap is not shared yet; sharing it carries this over.
-                last.fetch_or(TAKEN << (bits % 64), Ordering::Relaxed);
-            }
-            bits = level.len();
+    pub fn close_tails(self) {
+        let geometry = self.geometry;
+        let (leaves, groups) = (geometry.leaf_words(), geometry.level1_words());
+        let levels = [
+            (geometry.len(), self.leaf(leaves - 1)),
+            (leaves, self.level1(groups - 1)),
+            (groups, self.root(geometry.root_words() - 1)),
+        ];
+        for (bits, last) in levels.into_iter().filter(|(bits, _)| !bits.is_multiple_of(64)) {
+            // ORDERING: Relaxed: the bitmap is not shared yet; sharing it carries this over.
+            last.fetch_or(TAKEN << (bits % 64), Ordering::Relaxed);
         }
     }
 
@@ -41,7 +51,7 @@ impl<'a> Summary<'a> {
         let mut above = TAKEN << (from % 64);
         while group <= last / 64 {
             // ORDERING: Relaxed: a hint only, whatever is found is claimed by a compare-and-swap on its leaf.
-            let marks = self.level1[group as usize].load(Ordering::Relaxed);
+            let marks = self.level1(group).load(Ordering::Relaxed);
             let open = !marks & above;
             if open != 0 {
                 let word = group * 64 + open.trailing_zeros();
@@ -59,9 +69,9 @@ impl<'a> Summary<'a> {
     /// The first level-1 word from `from` on that the root does not call full.
     fn next_open_group(self, from: u32) -> Option<u32> {
         let mut above = TAKEN << (from % 64);
-        for index in from / 64..self.root.len() as u32 {
+        for index in from / 64..self.geometry.root_words() {
             // ORDERING: Relaxed: as in `next_open`.
-            let open = !self.root[index as usize].load(Ordering::Relaxed) & above;
+            let open = !self.root(index).load(Ordering::Relaxed) & above;
             if open != 0 {
                 return Some(index * 64 + open.trailing_zeros());
             }
@@ -76,8 +86,8 @@ impl<'a> Summary<'a> {
         let bit = 1 << (word % 64);
         // ORDERING: SeqCst, before the second look at the leaf; pairs with `release`, which clears its bit and then
         // looks at this mark in `unmark`. One of the two sees the other, so no mark stays on a word with a free id.
-        let before = self.level1[group as usize].fetch_or(bit, Ordering::SeqCst);
-        if load_total(&self.leaves[word as usize]) != TAKEN {
+        let before = self.level1(group).fetch_or(bit, Ordering::SeqCst);
+        if load_total(self.leaf(word)) != TAKEN {
             self.unmark(word);
         } else if before | bit == TAKEN {
             self.mark_group(group);
@@ -86,7 +96,7 @@ impl<'a> Summary<'a> {
 
     /// The same one level up: level-1 word `group` was seen full of marks.
     fn mark_group(self, group: u32) {
-        let root = &self.root[group as usize / 64];
+        let root = self.root(group / 64);
         let bit = 1 << (group % 64);
         // ORDERING: Relaxed: saves the write when the mark stands already.
         if root.load(Ordering::Relaxed) & bit != 0 {
@@ -94,24 +104,29 @@ impl<'a> Summary<'a> {
         }
         // ORDERING: SeqCst, before the second look at level 1; pairs with `unmark`, which clears there and looks here.
         root.fetch_or(bit, Ordering::SeqCst);
-        if load_total(&self.level1[group as usize]) != TAKEN {
+        if load_total(self.level1(group)) != TAKEN {
             // ORDERING: SeqCst: as the mark.
             root.fetch_and(!bit, Ordering::SeqCst);
         }
     }
 
-    /// A release found leaf `word` full before it: takes the marks away that searchers may have set.
+    /// A release cleared a bit in leaf `word`: takes the marks away that searchers may have set.
     #[inline]
     pub fn unmark(self, word: u32) {
-        let group = word / 64;
-        let level1 = &self.level1[group as usize];
-        let bit = 1 << (word % 64);
-        if load_total(level1) & bit == 0 {
-            return;
+        if load_total(self.level1(word / 64)) >> (word % 64) & 1 != 0 {
+            self.clear_mark(word);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear_mark(self, word: u32) {
+        let group = word / 64;
+        let level1 = self.level1(group);
+        let bit = 1 << (word % 64);
         // ORDERING: SeqCst, before the look at the root; pairs with `mark_group`.
         if level1.fetch_and(!bit, Ordering::SeqCst) == TAKEN {
-            let root = &self.root[group as usize / 64];
+            let root = self.root(group / 64);
             let bit = 1 << (group % 64);
             if load_total(root) & bit != 0 {
                 // ORDERING: SeqCst: as above. A late one leaves a full group unmarked, which the next search repairs.
@@ -124,12 +139,10 @@ impl<'a> Summary<'a> {
     #[cfg(test)]
     pub fn lies(self) -> bool {
         // ORDERING: SeqCst throughout: a test's look at rest.
-        let word_lies = self.leaves.iter().enumerate().any(|(w, leaf)| {
-            leaf.load(Ordering::SeqCst) != TAKEN && self.level1[w / 64].load(Ordering::SeqCst) >> (w % 64) & 1 != 0
-        });
-        let group_lies = self.level1.iter().enumerate().any(|(g, marks)| {
-            marks.load(Ordering::SeqCst) != TAKEN && self.root[g / 64].load(Ordering::SeqCst) >> (g % 64) & 1 != 0
-        });
+        let set = |word: &AtomicU64, bit: u32| word.load(Ordering::SeqCst) >> (bit % 64) & 1 != 0;
+        let room = |word: &AtomicU64| word.load(Ordering::SeqCst) != TAKEN;
+        let word_lies = (0..self.geometry.leaf_words()).any(|w| room(self.leaf(w)) && set(self.level1(w / 64), w));
+        let group_lies = (0..self.geometry.level1_words()).any(|g| room(self.level1(g)) && set(self.root(g / 64), g));
         word_lies || group_lies
     }
 }

@@ -29,9 +29,17 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             Some(at) if at < self.len() => at,
             _ => hint::spread(words) * IDS_PER_WORD,
         };
-        if let Try::Claimed(id, false) = self.claim_in_word(at / IDS_PER_WORD, at % IDS_PER_WORD, u32::MAX) {
-            self.follow(id);
-            return Some(id);
+        match self.claim_in_word(at / IDS_PER_WORD, at % IDS_PER_WORD, u32::MAX) {
+            // An id beyond the length is rubbish that somebody wrote; it stays used.
+            Try::Claimed(id, met) if id < self.len() => {
+                if met {
+                    self.move_away(id);
+                } else {
+                    self.follow(id);
+                }
+                return Some(id);
+            }
+            _ => {}
         }
         self.claim_elsewhere(at, 0, self.len() - 1)
     }
@@ -122,6 +130,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     }
 
     /// Somebody else claims in the word of `id` too: the next search begins at another open one.
+    #[cold]
     fn move_away(&self, id: u32) {
         let (word, last) = (id / IDS_PER_WORD, self.word_count() - 1);
         let next = if word < last { self.next_open(word + 1, last) } else { None }.or_else(|| self.next_open(0, last));
@@ -164,92 +173,5 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             }
         }
         None
-    }
-
-    /// The first word in `from..=last` that is said to have an available id.
-    fn next_open(&self, from: u32, last: u32) -> Option<u32> {
-        let (tops, groups) = (&self.words[self.layout.top()], &self.words[self.layout.open()]);
-        let mut group = from / 64;
-        let mut above = u64::MAX << (from % 64);
-        while group <= last / 64 {
-            // ORDERING: Relaxed, as all of this search: hints; what is found is claimed by a swap on its leaf.
-            let bits = groups[group as usize].load(Ordering::Relaxed);
-            if bits & above != 0 {
-                let word = group * 64 + (bits & above).trailing_zeros();
-                return (word <= last).then_some(word);
-            }
-            if bits == 0 {
-                self.close_group(group);
-            }
-            above = u64::MAX;
-            group += 1;
-            let mut top = group / 64;
-            let mut higher = u64::MAX << (group % 64);
-            loop {
-                // ORDERING: Relaxed: as above.
-                let bits = tops.get(top as usize)?.load(Ordering::Relaxed) & higher;
-                if bits != 0 {
-                    group = top * 64 + bits.trailing_zeros();
-                    break;
-                }
-                top += 1;
-                higher = u64::MAX;
-            }
-        }
-        None
-    }
-
-    /// Sets the open bits of `word` where they are not set.
-    #[inline]
-    pub(super) fn open(&self, word: u32) {
-        let group = word / 64;
-        let bit = 1 << (word % 64);
-        let bits = &self.words[self.layout.open()][group as usize];
-        if load_total(bits) & bit == 0 {
-            // ORDERING: SeqCst, before the look at the upper level; pairs with `close_group`.
-            bits.fetch_or(bit, Ordering::SeqCst);
-            self.open_group(group);
-        }
-    }
-
-    fn open_group(&self, group: u32) {
-        let bit = 1 << (group % 64);
-        let bits = &self.words[self.layout.top()][group as usize / 64];
-        if load_total(bits) & bit == 0 {
-            // ORDERING: SeqCst: as the lower level.
-            bits.fetch_or(bit, Ordering::SeqCst);
-        }
-    }
-
-    /// A searcher found nothing available in `word`: clears its open bit, then looks again.
-    fn close_if_empty(&self, word: u32) {
-        if available(load_total(self.leaf(word))) != 0 {
-            return;
-        }
-        let group = word / 64;
-        let bit = 1 << (word % 64);
-        // ORDERING: SeqCst, before the second look; pairs with `became_available`, which changes the leaf and then
-        // looks at this bit. One of the two sees the other.
-        let before = self.words[self.layout.open()][group as usize].fetch_and(!bit, Ordering::SeqCst);
-        if available(load_total(self.leaf(word))) != 0 {
-            self.open(word);
-        } else if before & !bit == 0 {
-            self.close_group(group);
-        }
-    }
-
-    /// The same one level up.
-    fn close_group(&self, group: u32) {
-        let bit = 1 << (group % 64);
-        let bits = &self.words[self.layout.top()][group as usize / 64];
-        // ORDERING: Relaxed: saves the write when it is clear already.
-        if bits.load(Ordering::Relaxed) & bit == 0 {
-            return;
-        }
-        // ORDERING: SeqCst, before the second look at the lower level; pairs with `open`.
-        bits.fetch_and(!bit, Ordering::SeqCst);
-        if load_total(&self.words[self.layout.open()][group as usize]) != 0 {
-            self.open_group(group);
-        }
     }
 }

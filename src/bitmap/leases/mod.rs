@@ -26,7 +26,10 @@
 
 mod claim;
 mod layout;
+#[cfg(all(test, ioasid_loom))]
+mod loom_models;
 mod map;
+mod open;
 #[cfg(all(test, not(ioasid_loom)))]
 mod tests;
 

@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::bitmap::NotClaimed;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Barrier;
 
 fn map(len: u32) -> LeaseMap<Vec<AtomicU64>> {
     LeaseMap::new(len, (0..lease_words_needed(len).unwrap()).map(|_| AtomicU64::new(0)).collect()).unwrap()
@@ -63,4 +65,108 @@ fn used_ids_are_not_taken_back() {
     assert_eq!(map.release(33), Err(NotClaimed(33)));
     assert_eq!(map.snapshot(1), Snapshot { leased: 1 << 8, used: 1 << 8 });
     assert_eq!(map.claim(), None);
+}
+
+#[test]
+fn four_threads_on_four_leased_ids_are_never_refused_and_share_none() {
+    let map = map(4_097);
+    [3, 40, 41, 4_096].into_iter().for_each(|id| assert!(map.lease(id)));
+    let owners: Vec<_> = (0..4_097).map(|_| AtomicBool::new(false)).collect();
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..20_000 {
+                    let id = map.claim().expect("as many ids as threads");
+                    // ORDERING: Relaxed: the claim orders it; a duplicate shows whichever way it falls.
+                    assert!(!owners[id as usize].swap(true, Ordering::Relaxed), "id {id} has two owners");
+                    owners[id as usize].store(false, Ordering::Relaxed);
+                    map.release(id).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(map.count(0, 4_096), (4, 0));
+}
+
+#[test]
+fn leases_come_and_go_under_running_holders_without_a_loss() {
+    let map = map(1_024);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let holders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut turns = 0_u32;
+                    // ORDERING: Relaxed: a stop sign.
+                    while !done.load(Ordering::Relaxed) {
+                        let ids: Vec<u32> = std::iter::from_fn(|| map.claim()).take(40).collect();
+                        turns += ids.len() as u32;
+                        ids.into_iter().for_each(|id| map.release(id).unwrap());
+                    }
+                    turns
+                })
+            })
+            .collect();
+        let mut leased = BTreeSet::new();
+        for round in 0..3_000_u32 {
+            let word = round % 32;
+            let news = map.lease_mask(word, 0x0ff0_0ff0);
+            (0..32).filter(|bit| news >> bit & 1 != 0).for_each(|bit| assert!(leased.insert(word * 32 + bit)));
+            map.take_back_in(round * 7 % 900, 1_023, 20, |id| assert!(leased.remove(&id), "{id} taken back twice"));
+        }
+        done.store(true, Ordering::Relaxed);
+        let turns: u32 = holders.into_iter().map(|holder| holder.join().unwrap()).sum();
+        assert!(turns > 0, "the holders met the service");
+        assert_eq!(map.count(0, 1_023), (leased.len() as u32, 0));
+        map.take_back_in(0, 1_023, u32::MAX, |id| assert!(leased.remove(&id)));
+        assert_eq!((leased.len(), map.claim()), (0, None));
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every call returns, whatever the words say, and no id beyond the length comes out.
+    #[test]
+    fn hostile_words_make_no_call_panic_or_hang(
+        len in prop::sample::select(vec![1_u32, 31, 32, 33, 2_047, 2_048, 2_049]),
+        seed in any::<u64>(), dense in 0..4_u32, a in any::<u32>(), b in any::<u32>(),
+    ) {
+        let mut state = seed | 1;
+        let mut rubbish = || {
+            (0..=dense).fold(u64::MAX, |word, _| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                word & state
+            })
+        };
+        let map = LeaseMap::new(len, (0..lease_words_needed(len).unwrap()).map(|_| AtomicU64::new(rubbish())).collect::<Vec<_>>()).unwrap();
+        for lo in [0, a, a % len] {
+            for hi in [0, b, b % len, u32::MAX] {
+                prop_assert!(map.claim_in(lo, hi).is_none_or(|id| id < len && (lo..=hi).contains(&id)));
+                let most = b % 50;
+                let mut taken = 0;
+                let count = map.take_back_in(lo, hi, most, |id| { assert!(id < len); taken += 1; });
+                prop_assert!(count <= most && count == taken);
+                let (leased, used) = map.count(lo, hi);
+                prop_assert!(used <= leased && leased <= len);
+            }
+        }
+        for id in [a, b, a % len, len] {
+            prop_assert!(map.release(id).is_err() || id < len);
+            prop_assert!(!map.lease(id) || id < len);
+            prop_assert!(!map.lease_used(id) || id < len);
+            let was = map.clear(id);
+            prop_assert!(id < len || !(was.leased || was.used));
+            prop_assert_eq!(map.take_back(id, u32::MAX) == 0 || id < map.word_count(), true);
+            map.snapshot(id);
+            prop_assert!(map.lease_mask(id, b) & !b == 0);
+        }
+        // What can be claimed ends: each claim uses one.
+        let claims = std::iter::from_fn(|| map.claim()).take(len as usize + 1).count();
+        prop_assert!(claims <= len as usize);
+    }
 }
