@@ -11,6 +11,9 @@ mod pool;
 use ioasid::bench::{Measure, Report};
 use ioasid::bitmap::limits;
 
+/// Measures a group of cases in so many rounds.
+type Group = fn(usize, &Measure) -> Report;
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let value = |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1);
@@ -20,7 +23,7 @@ fn main() {
 
     let line = limits::line_round_trip(pin);
     let mut report = Report { results: Vec::new(), line_round_trip_ns: Some(line) };
-    let groups: [(&str, fn(usize, &Measure) -> Report); 7] = [
+    let groups: [(&str, Group); 7] = [
         ("mapped", mapped::run),
         ("pair", pool::pairs),
         ("churn", pool::churns),
