@@ -225,8 +225,10 @@ fn storm(rounds: u64, ask: impl Fn(u64) -> u64 + Sync) -> (Arc<Node>, [Arc<Node>
                 assert!(limited.current() <= LIMIT && limited.peak() <= LIMIT, "above the limit");
             }
         });
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        // Before anything can panic, or the watcher would be waited for without end.
         done.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a thread panicked");
     });
     assert!(tree.nodes().iter().all(|node| node.is_idle()), "something stayed");
     let refusals = refusals.into_inner();
