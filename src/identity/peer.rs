@@ -3,7 +3,7 @@
 use super::Host;
 use super::standing::Standing;
 use crate::model::{CgroupId, CgroupPath, Failure, Fault, Refusal};
-use crate::sys::cgroup::{Kind, membership};
+use crate::sys::cgroup::membership;
 use crate::sys::socket_option::{peer_credentials, peer_groups, peer_pidfd};
 use crate::sys::{pidfd, readiness};
 use std::io;
@@ -115,9 +115,7 @@ impl Peer {
         let mut seen = CgroupPath::root();
         for _ in 0..ATTEMPTS {
             let own = self.own_cgroup_id(host)?;
-            if let Some(id) = own
-                && let Some(located) = self.unmoved(id, host)
-            {
+            if let Some(located) = own.and_then(|id| self.unmoved(id, host)) {
                 self.check_alive()?;
                 return Ok(located);
             }
@@ -157,15 +155,15 @@ impl Peer {
         })
     }
 
-    /// What was found last time, if the process is still there and what is charged cannot have changed.
+    /// What was found last time, if the process is still there.
+    ///
+    /// While it lives there the path of this id cannot change: the kernel removes no cgroup with a living process in it or
+    /// below it, and renames none. What was charged for it can have been made threaded, in a moment when it was
+    /// empty (`cgroup_enable_threaded` in kernel/cgroup/cgroup.c; there is no way back), so that is looked at.
     fn unmoved(&self, own: CgroupId, host: &Host) -> Option<Located> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (id, located) = last.filter(|(id, _)| *id == own)?;
-        // Same id: same directory, and with a living process in it neither it nor one above it was removed, nor can its
-        // type have changed. Looked at all the same: it costs little. A threaded one is worked out anew.
-        let directory = host.cgroups.open(&located.path).ok()?;
-        let same = id == located.id && directory.id().ok()? == id && directory.kind().ok()? == Kind::Domain;
-        same.then_some(located)
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, located) = last.as_ref().filter(|(id, _)| *id == own)?;
+        host.cgroups.is_domain(&located.path).then(|| located.clone())
     }
 
     /// Works out what is charged for a process in `path`; `None` where it is no longer there.

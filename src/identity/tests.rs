@@ -85,6 +85,22 @@ fn a_process_in_a_threaded_cgroup_is_charged_to_the_domain() {
 }
 
 #[test]
+fn a_cgroup_made_threaded_while_its_process_was_away_is_noticed() {
+    for offer in offers() {
+        let (host, scratch) = (host(offer), Scratch::new());
+        let (inner, aside) = (scratch.child("inner"), Scratch::new());
+        let waiter = Waiter::sleep();
+        let peer = waiter.peer(0, &host);
+        scratch.join(&inner, peer.pid);
+        assert_eq!(peer.cgroup(&host).unwrap().path, inner);
+        aside.join(&aside.path, peer.pid);
+        std::fs::write(scratch.directory(&inner).join("cgroup.type"), "threaded").unwrap();
+        scratch.join(&inner, peer.pid);
+        assert_eq!(peer.cgroup(&host).unwrap().path, scratch.path);
+    }
+}
+
+#[test]
 fn the_dead_are_refused() {
     for offer in offers() {
         let host = host(offer);

@@ -8,6 +8,7 @@ mod directory;
 #[cfg(feature = "daemon")]
 mod members;
 mod membership;
+mod mounts;
 mod root;
 mod watch;
 
