@@ -33,3 +33,17 @@ pub fn load_total(word: &AtomicU64) -> u64 {
     // ORDERING: as above; AcqRel and the last value are what loom knows of SeqCst.
     return word.fetch_or(0, Ordering::SeqCst);
 }
+
+/// Stores a value that is set once, before who looks for it can have the word.
+#[inline]
+pub fn publish(word: &AtomicU64, value: u64) {
+    // ORDERING: Release, pairs with `observe`.
+    word.store(value, Ordering::Release);
+}
+
+/// Loads what [`publish`] stored.
+#[inline]
+pub fn observe(word: &AtomicU64) -> u64 {
+    // ORDERING: Acquire, pairs with `publish`.
+    word.load(Ordering::Acquire)
+}

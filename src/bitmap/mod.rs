@@ -45,6 +45,7 @@
 //! the price is a line that every claim writes.
 
 mod dense;
+mod flags;
 mod geometry;
 mod hint;
 pub mod leases;
@@ -64,6 +65,7 @@ mod tests;
 mod thread_tests;
 
 pub use dense::Bitmap;
+pub use flags::Flags;
 pub use geometry::{Geometry, MAX_LEN, words_needed};
 
 /// In what order ids are handed out.

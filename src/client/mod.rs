@@ -27,15 +27,17 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The mapped fast path will live in `mapped`, beside `session`.
+//! A holder that allocates often [maps](Set::map) the set: [`MappedSet`] claims and frees without a system call.
 
 mod connection;
 mod error;
+mod mapped;
 mod service;
 mod session;
 mod set;
 
 pub use error::ClientError;
+pub use mapped::{FreeOutcome, MappedSet};
 pub use service::{DEFAULT_SOCKET, Service};
 pub use session::Session;
 pub use set::{FD_NAME, FD_VARIABLE, Set};

@@ -1,6 +1,6 @@
 //! A set FD in this process.
 
-use super::{ClientError, PATIENCE, Session};
+use super::{ClientError, MappedSet, PATIENCE, Session};
 use crate::model::Refusal;
 use crate::sys::{inherited, socket_option};
 use std::env;
@@ -63,6 +63,13 @@ impl Set {
     /// at most the patience.
     pub fn session(&self) -> Result<Session, ClientError> {
         Session::open(&self.fd, self.patience)
+    }
+}
+
+impl Set {
+    /// Maps the set: ids are claimed and freed without a system call while some are leased ahead.
+    pub fn map(&self) -> Result<MappedSet, ClientError> {
+        MappedSet::of(self.session()?)
     }
 }
 

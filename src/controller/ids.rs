@@ -30,32 +30,8 @@ impl Controller {
         Ok(pasids)
     }
 
-    /// Leases up to `count` ids ahead for a holder that maps the set, at least one, unused in the region.
-    ///
-    /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
-    pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
-        let mut state = self.lock();
-        let range = self.usable(&state, id, range)?;
-        let set = state.set(id)?;
-        if set.region.is_none() {
-            return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());
-        }
-        let quota_room = set.quota.saturating_sub(set.leased_count());
-        let tree_room = u32::try_from(set.node.room()).unwrap_or(u32::MAX);
-        let domain = set.domain;
-        let batch = state.policy.lease.batch;
-        let free = state.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
-        let wanted = count.min(batch).min(quota_room).min(tree_room).min(free).max(1);
-        let pasids = state.lease(id, wanted, range)?;
-        if let Some(region) = state.set(id)?.region.as_ref() {
-            pasids.iter().for_each(|pasid| region.lease(*pasid, false));
-        }
-        state.events.tell(&Notice::SetChanged(id));
-        Ok(wanted)
-    }
-
     /// What of `range` the set can use, if it can use anything: active, its cgroup alive.
-    fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
+    pub(super) fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
         let set = state.set(id)?;
         set.must_be_active()?;
         if set.node.is_dying() || !self.world.cgroups.is_alive(&set.cgroup, set.node.id()) {
@@ -106,11 +82,11 @@ impl Controller {
         if set.pending.contains(&pasid) {
             return Err(Refusal::Busy { pasid, holders: set.holders(pasid, None) }.into());
         }
+        if !set.mark_held(pasid) {
+            return Err(Refusal::not_found(format!("pasid {pasid} in use")).into());
+        }
         let own = set.sessions.get_mut(&session).ok_or_else(|| Refusal::not_found("this session"))?;
         *own.holds.entry(pasid).or_default() += 1;
-        if let Some(region) = &set.region {
-            region.set_held(pasid, true);
-        }
         Ok(())
     }
 
@@ -146,10 +122,10 @@ impl Controller {
             let limit = format!("aliases of set {id}");
             return Err(Refusal::TooMany { limit, value: 4 * u64::from(set.quota) }.into());
         }
-        set.aliases.insert(alias, pasid);
-        if let Some(region) = &set.region {
-            region.set_held(pasid, true);
+        if !set.mark_held(pasid) {
+            return Err(Refusal::not_found(format!("pasid {pasid} in use")).into());
         }
+        set.aliases.insert(alias, pasid);
         Ok(())
     }
 
@@ -197,13 +173,6 @@ impl Controller {
         self.set_quota(id, quota)
     }
 
-    /// Gives unused leases of the set back, and says how many.
-    pub fn trim(&self, id: SetId) -> Result<u32, Failure> {
-        let mut state = self.lock();
-        state.set(id)?.must_be_active()?;
-        Ok(state.take_back(id, u32::MAX, PasidRange::ALL))
-    }
-
     /// The set with its ids, for its holders.
     pub fn info(&self, id: SetId) -> Result<SetInfo, Failure> {
         let state = self.lock();
@@ -229,7 +198,7 @@ impl State {
     }
 
     /// Charges and carves: all or none, nothing left over where it is refused.
-    fn lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
+    pub(super) fn lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
         if let Err(refusal) = self.set(id)?.check_quota(count) {
             let missing = self.set(id)?.leased_count().saturating_add(count) - self.set(id)?.quota;
             if self.take_back(id, missing, PasidRange::ALL) < missing {
@@ -276,44 +245,6 @@ impl State {
         Err(refusal)
     }
 
-    /// Takes back unused leases of mapped sets that are charged at or below `level`.
-    fn reclaim_charge(&mut self, level: &Node, wanted: u32) -> u32 {
-        let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
-        let mapped = self.sets.values().filter(|set| set.region.is_some() && below(&set.node));
-        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
-        self.reclaim(&ids, wanted, PasidRange::ALL)
-    }
-
-    /// Takes back unused leases of mapped sets of a domain, in `range`.
-    fn reclaim_ids(&mut self, domain: crate::model::Domain, wanted: u32, range: PasidRange) -> u32 {
-        let mapped = self.sets.values().filter(|set| set.region.is_some() && set.domain == domain);
-        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
-        self.reclaim(&ids, wanted, range)
-    }
-
-    fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
-        let mut taken = 0;
-        for id in ids {
-            if taken >= wanted {
-                break;
-            }
-            taken += self.take_back(*id, wanted - taken, range);
-        }
-        taken
-    }
-
-    /// Takes back at most `wanted` leases in `range` that the set's holders do not use, and says how many.
-    fn take_back(&mut self, id: SetId, wanted: u32, range: PasidRange) -> u32 {
-        let Some(set) = self.sets.get(&id) else { return 0 };
-        let Some(region) = &set.region else { return 0 };
-        let candidates = set.leased.iter().copied().filter(|pasid| range.contains(pasid.get()));
-        let loose = candidates.filter(|pasid| !set.pending.contains(pasid) && set.holders(*pasid, None) == 0);
-        let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
-        let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-        self.give_back(id, &taken);
-        count
-    }
-
     /// Gives leased ids of a set back to their pool, and then the charge that paid for them.
     pub(super) fn give_back(&mut self, id: SetId, pasids: &[Pasid]) {
         if pasids.is_empty() {
@@ -337,15 +268,6 @@ impl State {
             self.give_back(id, &[pasid]);
         } else {
             self.refresh_held(id, pasid);
-        }
-    }
-
-    /// Tells the region whether freeing the id takes the service.
-    fn refresh_held(&mut self, id: SetId, pasid: Pasid) {
-        let Some(set) = self.sets.get(&id) else { return };
-        let held = set.holders(pasid, None) > 0 || set.aliases.values().any(|other| *other == pasid);
-        if let Some(region) = &set.region {
-            region.set_held(pasid, held);
         }
     }
 }

@@ -15,9 +15,9 @@ mod events;
 mod guard;
 mod ids;
 mod life;
+mod mapping;
 mod pool;
 mod query;
-mod region;
 mod set;
 
 pub use authority::{Deed, Permit, Question, Verdict};

@@ -1,9 +1,9 @@
 //! A set: its ids, who holds them, and what it costs.
 
-use super::region::MappedRegion;
 use crate::model::{CgroupId, CgroupPath, Domain, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::SetInfo;
 use crate::quota::{Charge, Node};
+use crate::shm::SetRegion;
 use crate::sys::socket_diag::SocketName;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub(super) struct Set {
     pub(super) aliases: BTreeMap<u64, Pasid>,
     pub(super) sessions: HashMap<SessionId, Session>,
     pub(super) ends: Vec<SetEnd>,
-    pub(super) region: Option<MappedRegion>,
+    pub(super) region: Option<SetRegion>,
     pub(super) state: SetState,
     /// Why it is no longer active.
     pub(super) reason: String,
@@ -98,6 +98,24 @@ impl Set {
     pub(super) fn holders(&self, pasid: Pasid, except: Option<SessionId>) -> u32 {
         let held = self.sessions.iter().filter(|(id, _)| Some(**id) != except);
         held.filter_map(|(_, session)| session.holds.get(&pasid)).sum()
+    }
+
+    /// Whether freeing the id takes the service: a session holds it, or it has an alias.
+    pub(super) fn is_held(&self, pasid: Pasid) -> bool {
+        self.holders(pasid, None) > 0 || self.aliases.values().any(|other| *other == pasid)
+    }
+
+    /// Tells the region that freeing the id takes the service from now on; `false` where a holder that maps the set does
+    /// not use the id: then nothing is to be hung on it.
+    pub(super) fn mark_held(&self, pasid: Pasid) -> bool {
+        let Some(region) = &self.region else { return true };
+        // Flag first, look second: a release clears its bit and then looks at the flag, so one sees the other.
+        region.set_held(pasid, true);
+        let used = region.is_used(pasid);
+        if !used {
+            region.set_held(pasid, self.is_held(pasid));
+        }
+        used
     }
 
     /// Refuses where one more would exceed the quota; says nothing of the cgroup.

@@ -7,5 +7,7 @@
 
 mod memfd;
 mod region;
+mod set_region;
 
 pub use region::Region;
+pub use set_region::SetRegion;

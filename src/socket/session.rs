@@ -1,12 +1,12 @@
 //! A session: one holder's private way to a set. The set FD it was opened over is all the authority there is.
 
 use super::Edge;
-use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, unknown_op};
+use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, reply_to, unknown_op};
 use crate::controller::SessionId;
 use crate::model::{Failure, SetId};
 use crate::proto::{
-    AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Call, Done, Free, Freed, Header, Hold, Info, Pasids, Put, Refill,
-    Refilled, SetQuota, Trim, Trimmed, Verified, Verify,
+    AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Call, Done, Free, Freed, Header, Hold, Info, Map, Pasids, Put,
+    Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify,
 };
 
 /// A session and the uid that made its socket pair.
@@ -58,6 +58,7 @@ fn handle(edge: &Edge, set: SetId, session: SessionId, header: Header, body: &[u
         Refill::OP => answer::<Refill>(header, body, |call| {
             controller.refill(set, call.count, call.range).map(|leased| Refilled { leased })
         }),
+        Map::OP => reply_to::<Map>(header, controller.map_set(set).map(|(mapped, region)| (mapped, vec![region]))),
         Verify::OP => answer::<Verify>(header, body, |call| {
             Ok(controller.verify(set, call.pasid).map(|leased| Verified { leased })?)
         }),

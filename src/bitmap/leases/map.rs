@@ -181,6 +181,19 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         Lease { leased: leased & bit != 0 && id < self.len(), used: used & bit != 0 && id < self.len() }
     }
 
+    /// As [`LeaseMap::state`], in the one total order: for who set a [flag](crate::bitmap::Flags) on the id before.
+    pub fn state_total(&self, id: u32) -> Lease {
+        if id >= self.len() {
+            return Lease { leased: false, used: false };
+        }
+        Lease::of(load_total(self.leaf(id / IDS_PER_WORD)), id)
+    }
+
+    /// Holder: claims `id` and no other; false if it is not available.
+    pub fn claim_at(&self, id: u32) -> bool {
+        id < self.len() && self.claim_in(id, id).is_some()
+    }
+
     /// How many ids of `lo..=hi` are leased, and how many of these used, each word at the moment it was read.
     pub fn count(&self, lo: u32, hi: u32) -> (u32, u32) {
         let hi = hi.min(self.len() - 1);

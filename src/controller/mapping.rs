@@ -1,0 +1,114 @@
+//! Sets that their holders map: ids leased ahead, claimed without a system call, taken back when they are in the way.
+//!
+//! What is leased and charged stands in the set; the region only tells holders so, and says what they use. A
+//! holder that scribbles on it hurts its own set: an id that the region calls used is not taken back, one that it
+//! calls unused is, and no word of it reaches another set.
+
+use super::{Controller, Notice, State, descriptor_failure};
+use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId};
+use crate::proto::Mapped;
+use crate::quota::Node;
+use crate::shm::SetRegion;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Controller {
+    /// The region of a set, made when it is first asked for: its memfd, to send to a holder.
+    ///
+    /// `TooMany` where the service has no descriptors or memory left.
+    pub fn map_set(&self, id: SetId) -> Result<(Mapped, OwnedFd), Failure> {
+        let mut state = self.lock();
+        let set = state.set(id)?;
+        set.must_be_active()?;
+        let failed = |e| descriptor_failure(e, "map a set");
+        if set.region.is_none() {
+            let pool = state.pools.get(&set.domain).ok_or_else(|| Fault::new("a set without a pool"))?;
+            let region = SetRegion::create(id, pool.range().count()).map_err(failed)?;
+            set.leased.iter().for_each(|pasid| region.lease(*pasid, true));
+            let held = set.leased.iter().filter(|pasid| set.is_held(**pasid));
+            held.for_each(|pasid| region.set_held(*pasid, true));
+            state.set_mut(id)?.region = Some(region);
+        }
+        let region = state.set(id)?.region.as_ref().ok_or_else(|| Fault::new("a region that was just made"))?;
+        let file = region.as_fd().try_clone_to_owned().map_err(failed)?;
+        Ok((Mapped { set: id, bytes: region.bytes() as u64 }, file))
+    }
+
+    /// Leases up to `count` ids ahead for a holder that maps the set, at least one, unused in the region.
+    ///
+    /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
+    pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
+        let mut state = self.lock();
+        let range = self.usable(&state, id, range)?;
+        let set = state.set(id)?;
+        if set.region.is_none() {
+            return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());
+        }
+        let quota_room = set.quota.saturating_sub(set.leased_count());
+        let tree_room = u32::try_from(set.node.room()).unwrap_or(u32::MAX);
+        let domain = set.domain;
+        let batch = state.policy.lease.batch;
+        let free = state.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
+        let wanted = count.min(batch).min(quota_room).min(tree_room).min(free).max(1);
+        let pasids = state.lease(id, wanted, range)?;
+        if let Some(region) = state.set(id)?.region.as_ref() {
+            pasids.iter().for_each(|pasid| region.lease(*pasid, false));
+        }
+        state.events.tell(&Notice::SetChanged(id));
+        Ok(wanted)
+    }
+
+    /// Gives unused leases of the set back, and says how many.
+    pub fn trim(&self, id: SetId) -> Result<u32, Failure> {
+        let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        Ok(state.take_back(id, u32::MAX, PasidRange::ALL))
+    }
+}
+
+impl State {
+    /// Takes back unused leases of mapped sets that are charged at or below `level`.
+    pub(super) fn reclaim_charge(&mut self, level: &Node, wanted: u32) -> u32 {
+        let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
+        let mapped = self.sets.values().filter(|set| set.region.is_some() && below(&set.node));
+        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        self.reclaim(&ids, wanted, PasidRange::ALL)
+    }
+
+    /// Takes back unused leases of mapped sets of a domain, in `range`.
+    pub(super) fn reclaim_ids(&mut self, domain: Domain, wanted: u32, range: PasidRange) -> u32 {
+        let mapped = self.sets.values().filter(|set| set.region.is_some() && set.domain == domain);
+        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        self.reclaim(&ids, wanted, range)
+    }
+
+    fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
+        let mut taken = 0;
+        for id in ids {
+            if taken >= wanted {
+                break;
+            }
+            taken += self.take_back(*id, wanted - taken, range);
+        }
+        taken
+    }
+
+    /// Takes back at most `wanted` leases in `range` that the set's holders do not use, and says how many.
+    pub(super) fn take_back(&mut self, id: SetId, wanted: u32, range: PasidRange) -> u32 {
+        let Some(set) = self.sets.get(&id) else { return 0 };
+        let Some(region) = &set.region else { return 0 };
+        let candidates = set.leased.iter().copied().filter(|pasid| range.contains(pasid.get()));
+        let loose = candidates.filter(|pasid| !set.pending.contains(pasid) && set.holders(*pasid, None) == 0);
+        let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
+        let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        self.give_back(id, &taken);
+        count
+    }
+
+    /// Tells the region whether freeing the id takes the service.
+    pub(super) fn refresh_held(&mut self, id: SetId, pasid: Pasid) {
+        let Some(set) = self.sets.get(&id) else { return };
+        if let Some(region) = &set.region {
+            region.set_held(pasid, set.is_held(pasid));
+        }
+    }
+}
