@@ -5,7 +5,7 @@ use super::{Directory, Kind};
 use crate::model::{CgroupId, CgroupPath, Fault};
 use crate::sys::done;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -140,9 +140,15 @@ impl Root {
     /// Whether the cgroup at `path` is there and not threaded. By name, in one walk: for who knows that the path is pinned.
     pub fn is_domain(&self, path: &CgroupPath) -> bool {
         // The root has no type.
-        path.is_root()
-            || fs::read(self.mount_point.join(path.relative()).join("cgroup.type"))
-                .is_ok_and(|kind| !kind.starts_with(b"threaded"))
+        path.is_root() || self.type_begins_with(path, b"domain").unwrap_or(false)
+    }
+
+    fn type_begins_with(&self, path: &CgroupPath, kind: &[u8]) -> io::Result<bool> {
+        let mut file = File::open(self.mount_point.join(path.relative()).join("cgroup.type"))?;
+        // One read: the kernel gives the file's text whole.
+        let mut text = [0; 32];
+        let len = file.read(&mut text)?;
+        Ok(text.get(..len).is_some_and(|text| text.starts_with(kind)))
     }
 
     fn levels(&self, path: &CgroupPath) -> io::Result<Vec<(CgroupId, CgroupPath, Directory)>> {
