@@ -72,8 +72,8 @@ impl Caller {
 
 /// The cgroup hierarchy as the controller needs it; `sys` has the real one.
 pub trait Cgroups: Send + Sync {
-    /// Ids and paths from below the root down to `path`, read together; `None` where there is no such cgroup. A
-    /// threaded cgroup gives its domain cgroup.
+    /// Ids and paths of `path` and its ancestors, near to far, the root last, read together; `None` where there is no
+    /// such cgroup. A threaded cgroup gives its domain cgroup.
     fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault>;
     /// Whether the cgroup with this path still is the one with this id.
     fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool;
@@ -214,11 +214,13 @@ impl State {
         Ok(())
     }
 
-    /// The node of the last cgroup of `lineage`; nodes that are new get the policy's limits.
+    /// The node of the first cgroup of `lineage`, which goes up to the root; nodes that are new get the policy's limits.
     fn ensure_node(&mut self, lineage: &[(CgroupId, CgroupPath)]) -> Arc<Node> {
         let fresh: Vec<CgroupId> =
             lineage.iter().map(|(id, _)| *id).filter(|id| self.tree.find(*id).is_none()).collect();
-        let leaf = self.tree.ensure(lineage);
+        // The tree wants it from the child of the root down.
+        let down: Vec<_> = lineage.iter().rev().filter(|(_, path)| !path.is_root()).cloned().collect();
+        let leaf = self.tree.ensure(&down);
         for id in fresh {
             if let Some(node) = self.tree.find(id) {
                 node.set_policy_limit(self.policy_limit(node.path()));
