@@ -168,6 +168,27 @@ mod tests {
         assert!(readiness::now(a.as_fd()).unwrap().hung_up, "no copy was left behind");
     }
 
+    /// Run a second time, in a process of its own, as the one that becomes another program.
+    #[test]
+    fn who_becomes_another_program_hands_on_by_name() {
+        if std::env::var_os("IOASIDD_TEST_BECOME").is_some() {
+            let (a, b) = seqpacket::pair().unwrap();
+            let script = "test $LISTEN_PID = $$ && test $LISTEN_FDS = 2 && test $LISTEN_FDNAMES = ioasid:b && \
+                test $(readlink /proc/self/fd/3) = socket:[$A] && test $(readlink /proc/self/fd/4) = socket:[$B]";
+            let inode = |fd: BorrowedFd<'_>| socket_option::inode(fd).unwrap().to_string();
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).env("A", inode(a.as_fd())).env("B", inode(b.as_fd()));
+            let error = become_with_fds(&mut command, &[("ioasid", a.as_fd()), ("b", b.as_fd())]);
+            panic!("{error}");
+        }
+        let test = "sys::program::tests::who_becomes_another_program_hands_on_by_name";
+        let me = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
+        let arguments = [&me, "--exact", test, "--quiet"].map(str::to_owned);
+        let environment = [("IOASIDD_TEST_BECOME", "1"), ("PATH", "/usr/bin:/bin")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(spawn_with_fds(&me, &arguments, &environment, &[]).unwrap().reap().unwrap(), 0);
+    }
+
     #[test]
     fn a_program_that_is_not_there_is_told() {
         let error = spawn_with_fds("/nonexistent/x", &["x".to_owned()], &[], &[]).unwrap_err();

@@ -269,6 +269,22 @@ mod tests {
     }
 
     #[test]
+    fn control_data_that_the_sharer_switched_on_neither_cuts_nor_stays() {
+        let (a, b) = pair().unwrap();
+        let on: libc::c_int = 1;
+        // SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD, SO_TIMESTAMP: where the kernel has them.
+        for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, 76, libc::SO_TIMESTAMP] {
+            // SAFETY: an integer of the size given.
+            unsafe { libc::setsockopt(b.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const on).cast(), 4) };
+        }
+        try_send(a.as_fd(), b"hello", &vec![a.as_fd(); MAX_FDS]).unwrap();
+        let mut control = [0_u64; CONTROL_WORDS];
+        let packet = receive_once(b.as_fd(), &mut [0; 8], &mut control, libc::MSG_DONTWAIT).unwrap();
+        assert_eq!((packet.len, packet.fds.len(), packet.cut), (5, MAX_FDS, false));
+        assert_eq!(packet.sender.map(|(pid, _)| pid), Some(std::process::id()));
+    }
+
+    #[test]
     fn the_end_is_no_empty_packet() {
         let (a, b) = pair().unwrap();
         assert!(try_send(a.as_fd(), b"", &[]).is_err());

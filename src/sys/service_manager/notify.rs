@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A line to the service manager. Without one (NOTIFY_SOCKET unset) every message is dropped silently, and
 /// [`Notifier::is_connected`] says so.
@@ -92,9 +92,24 @@ impl Notifier {
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={}", valid(name)?), &[])
     }
 
+    /// Waits until the manager has taken in all that was said so far, what was parked above all; `TimedOut` at `limit`.
+    ///
+    /// Blocks. Without it a kill -9 right after [`Notifier::store`] can lose the descriptor: the manager asks whose message
+    /// it is when it reads it, and nobody's is dropped. Source: sd_notify_barrier(3).
+    pub fn barrier(&self, limit: Duration) -> io::Result<()> {
+        if !self.is_connected() {
+            return Ok(());
+        }
+        let (taken, given) = io::pipe()?;
+        // The manager closes what came with it when it gets there; so do we, and the pipe hangs up.
+        self.send("BARRIER=1", &[given.as_fd()])?;
+        drop(given);
+        readiness::wait(taken.as_fd(), readiness::Interest::Read, Some(Instant::now() + limit)).map(drop)
+    }
+
     fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let Some(socket) = &self.0 else { return Ok(()) };
-        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             match seqpacket::try_send(socket.as_fd(), text.as_bytes(), fds) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

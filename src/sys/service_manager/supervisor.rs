@@ -120,6 +120,8 @@ impl FdStore {
 mod tests {
     use super::super::Notifier;
     use super::*;
+    use crate::sys::readiness;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn what_is_parked_is_kept_until_removed() {
@@ -165,6 +167,25 @@ mod tests {
         let notice = socket.try_receive().unwrap();
         assert!(notice.has("RELOADING") && notice.get("MONOTONIC_USEC").unwrap().parse::<u64>().unwrap() > 0);
         assert_eq!(socket.try_receive().unwrap().fields, [("STATUS".to_owned(), "a READY=1".to_owned())]);
+    }
+
+    #[test]
+    fn a_barrier_ends_when_its_notice_is_dropped() {
+        let address = format!("@ioasidd-test-barrier-{}", std::process::id());
+        let socket = NoticeSocket::bind(OsStr::new(&address)).unwrap();
+        let notifier = Notifier::to(OsStr::new(&address)).unwrap();
+        let late = notifier.barrier(Duration::from_millis(5)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| notifier.barrier(Duration::from_secs(10)));
+            // The one that timed out, then this one.
+            for _ in 0..2 {
+                let deadline = Some(Instant::now() + Duration::from_secs(10));
+                readiness::wait(socket.as_fd(), readiness::Interest::Read, deadline).unwrap();
+                assert!(!FdStore::new(9).apply(&mut socket.try_receive().unwrap()));
+            }
+            waiter.join().unwrap().unwrap();
+        });
     }
 
     #[test]
