@@ -1,0 +1,92 @@
+//! Sets: made, opened again, identified, verified, listed; closed, and all comes back.
+
+mod common;
+
+use common::{Actor, Cgroups, Daemon};
+use ioasid::model::{Domain, Refusal, SetRequest, SetState};
+use ioasid::proto::{IdentifySet, ListSets, ShowSet, VerifyPasid};
+use std::os::fd::AsFd;
+
+fn policy(cgroups: &Cgroups) -> String {
+    format!(
+        r#"
+        version = 1
+        [space]
+        bits = 12
+        reserved = ["0-1023"]
+        quarantine = "0s"
+        [[rule]]
+        name = "tests"
+        cgroup = "{scratch}/**"
+        users = ["*"]
+        action = "allow"
+        quota = {{ default = 8, max = 64 }}
+        sets_per_cgroup = 4
+        domains = ["global", "pci:*"]
+        "#,
+        scratch = cgroups.path("")
+    )
+}
+
+#[test]
+fn a_set_is_what_was_asked_for_and_its_last_close_gives_everything_back() {
+    let cgroups = Cgroups::new();
+    let guest = cgroups.make("guest");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let actor = Actor::new(&cgroups, "guest");
+    let wire = actor.connect(&daemon);
+    let request = SetRequest { quota: Some(9), label: "disk".into(), ..SetRequest::default() };
+    let (set, info) = wire.create_set(request).unwrap();
+    assert_eq!((info.label.as_str(), &info.cgroup, info.cgroup_id), ("disk", &guest, cgroups.id("guest")));
+    assert_eq!((info.owner_uid, info.domain, info.quota, info.leased, info.in_use), (0, Domain::Global, 9, 0, 0));
+    assert_eq!((info.state, info.rule.as_str()), (SetState::Active, "tests"));
+    assert!(info.created_usec > 1_600_000_000_000_000);
+
+    let mut session = set.session().unwrap();
+    let pasids = session.alloc_many(9, None).unwrap();
+    assert_eq!(daemon.current(&guest), 9);
+    let shown = wire.ask(&ShowSet { set: info.set.0 }).unwrap();
+    let mut sorted = pasids.clone();
+    sorted.sort_unstable();
+    assert_eq!((shown.leased, shown.in_use, shown.pasids), (9, 9, Some(sorted)));
+    let listed = wire.ask(&ListSets { cgroup: Some(guest.clone()) }).unwrap();
+    assert_eq!(listed.iter().map(|s| (s.set, s.leased)).collect::<Vec<_>>(), [(info.set, 9)]);
+    assert!(wire.ask(&ListSets { cgroup: Some(cgroups.make("other")) }).unwrap().is_empty());
+
+    drop((set, session, wire, actor));
+    daemon.settles_to(&before);
+    assert_eq!(daemon.current(&guest), 0);
+    daemon.finish();
+}
+
+#[test]
+fn a_set_fd_is_identified_and_its_ids_verified() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let actor = Actor::new(&cgroups, "guest");
+    let wire = actor.connect(&daemon);
+    let (ours, our_info) = wire.create_set_of(4).unwrap();
+    let (theirs, _) = wire.create_set_of(4).unwrap();
+    let identify = |fd: std::os::fd::BorrowedFd<'_>| wire.call(&IdentifySet {}, &[fd]).map(|(reply, _)| reply.set);
+    assert_eq!(identify(ours.as_fd()), Ok(our_info.set));
+    let (forged, _kept) = ioasid::sys::seqpacket::pair().unwrap();
+    assert_eq!(
+        identify(forged.as_fd()),
+        Err(Refusal::NotFound { what: "a set with this descriptor".into() }),
+        "any other socket is no set"
+    );
+    let pasid = ours.session().unwrap().alloc().unwrap();
+    let verify = |set: &ioasid::client::Set, pasid: u32| {
+        wire.call(&VerifyPasid { pasid }, &[set.as_fd()]).map(|(reply, _)| reply.leased)
+    };
+    assert_eq!(verify(&ours, pasid.get()), Ok(true));
+    assert_eq!(verify(&theirs, pasid.get()), Ok(false), "leased to another set");
+    assert_eq!(verify(&ours, 0), Ok(false));
+    assert_eq!(verify(&ours, u32::MAX), Ok(false));
+    ours.session().unwrap().free(&[pasid]).unwrap();
+    assert_eq!(verify(&ours, pasid.get()), Ok(false), "given back");
+    drop((ours, theirs, wire, actor));
+    daemon.finish();
+}
