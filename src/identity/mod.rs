@@ -5,6 +5,7 @@
 
 mod peer;
 mod standing;
+mod thread;
 
 pub use peer::{Located, Peer};
 

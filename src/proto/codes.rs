@@ -1,6 +1,6 @@
 //! The one table of refusals: their names and their codes on each edge.
 
-use crate::model::Refusal;
+use crate::model::{Failure, Refusal};
 
 /// What a refusal is called on each edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub fn codes(refusal: &Refusal) -> Codes {
         Refusal::Unsupported { .. } => ("Unsupported", 95, "EOPNOTSUPP"),
     };
     Codes { name, errno, errno_name }
+}
+
+/// The errno of `failure`: its refusal's, or a fault's.
+pub fn failure_errno(failure: &Failure) -> i32 {
+    failure.refusal().map_or(FAULT_ERRNO, |refusal| codes(refusal).errno)
 }
 
 /// `refusal` as the object that `ioasidctl --json` prints: its name, its errno, its fields.

@@ -23,6 +23,6 @@ mod frame;
 mod messages;
 
 pub use bus::*;
-pub use codes::{Codes, FAULT_ERRNO, FAULT_ERRNO_NAME, FAULT_NAME, codes, refusal_to_json};
+pub use codes::{Codes, FAULT_ERRNO, FAULT_ERRNO_NAME, FAULT_NAME, codes, failure_errno, refusal_to_json};
 pub use frame::{Header, Kind, MAX_BODY, MAX_FRAME, VERSION, decode_body, encode, parse_frame, split_reply};
 pub use messages::*;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::DirEntryExt;
 
 /// What a cgroup says it is: `cgroup.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +86,18 @@ impl Directory {
 
     /// The names of its children, in no order; those that are not UTF-8 are left out.
     pub fn children(&self) -> io::Result<Vec<String>> {
+        Ok(self.children_with_ids()?.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// The ids and names of its children, likewise.
+    pub fn children_with_ids(&self) -> io::Result<Vec<(CgroupId, String)>> {
         // The descriptor may be O_PATH; its name under /proc opens it for reading, whatever became of the path.
         let entries = std::fs::read_dir(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?;
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                names.extend(entry.file_name().into_string());
+                names.extend(entry.file_name().into_string().map(|name| (CgroupId(entry.ino()), name)));
             }
         }
         Ok(names)

@@ -15,13 +15,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts a new channel on `directory`, readable by everybody, with the kernel checking modes and owners.
+    /// Mounts a new channel on `directory`, for everybody. Who may open what, the server says.
     ///
     /// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
     pub fn new(directory: &Path) -> io::Result<(Channel, Self)> {
         let channel = Channel::open(Path::new("/dev/fuse"))?;
-        let options =
-            format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", channel.as_raw_fd());
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", channel.as_raw_fd());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
         mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
         Ok((channel, Self { path: Some(directory.to_owned()) }))

@@ -97,9 +97,10 @@ impl Message {
             .end()
     }
 
-    /// A name that was found (`fuse_entry_out`, 128). Not cached: the next use of the name asks again.
+    /// A name that was found (`fuse_entry_out`, 128). The name is not cached: its next use asks again, and renews the
+    /// attributes, which are for a second.
     pub fn entry(unique: u64, node: u64, attributes: &Attributes) -> Self {
-        Self::begin(unique, 0).u64(node).u64(0).u64(0).u64(0).u32(0).u32(0).attributes(attributes).end()
+        Self::begin(unique, 0).u64(node).u64(0).u64(0).u64(1).u32(0).u32(0).attributes(attributes).end()
     }
 
     /// Attributes of a node (`fuse_attr_out`, 104). Not cached.
