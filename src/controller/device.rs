@@ -1,0 +1,37 @@
+//! Sets of open device files: alive as long as the file is open, with or without set FDs beside it.
+
+use super::{Caller, Controller, Permit};
+use crate::model::{Failure, SetId};
+
+impl Controller {
+    /// Makes a set for an open device file; `opening` is the number of the request that opens it.
+    ///
+    /// Refused as [`Controller::create_set`].
+    pub fn create_device_set(&self, caller: &Caller, permit: Permit, opening: u64) -> Result<SetId, Failure> {
+        // Its FD goes nowhere: the file is what holds the set.
+        let made = self.create_set(caller, permit)?;
+        let (id, cookie) = (made.info.set, made.end.name.cookie);
+        let mut state = self.lock();
+        state.by_cookie.remove(&cookie);
+        let set = state.set_mut(id)?;
+        set.ends.retain(|end| end.name.cookie != cookie);
+        set.device_file = Some(opening);
+        Ok(id)
+    }
+
+    /// The set that was made for the request `opening`, where its file was not closed since.
+    pub fn device_set_of(&self, opening: u64) -> Option<SetId> {
+        let state = self.lock();
+        state.sets.values().find(|set| set.device_file == Some(opening)).map(|set| set.id)
+    }
+
+    /// Says that a device file was closed for the last time. Its set ends unless it has FDs too; said again, or of a
+    /// set that is gone, it changes nothing.
+    pub fn device_file_closed(&self, id: SetId) {
+        let mut state = self.lock();
+        let Some(set) = state.sets.get_mut(&id) else { return };
+        if set.device_file.take().is_some() && set.ends.is_empty() {
+            state.last_close(id);
+        }
+    }
+}
