@@ -6,12 +6,16 @@
 #[cfg(feature = "cli")]
 pub mod bench;
 pub mod bitmap;
+#[cfg(feature = "daemon")]
+pub mod cgroupfs;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "daemon")]
 pub mod controller;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod device;
 #[cfg(feature = "daemon")]
 pub mod identity;
 pub mod model;

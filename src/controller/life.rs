@@ -136,7 +136,7 @@ impl Controller {
             return Ok(Closed::Lingers);
         }
         set.ends.retain(|other| other.name.cookie != end.name.cookie);
-        let others = !set.ends.is_empty();
+        let others = !set.ends.is_empty() || set.device_file.is_some();
         state.by_cookie.remove(&end.name.cookie);
         if others {
             return Ok(Closed::OthersOpen);
@@ -219,6 +219,7 @@ impl State {
             aliases: BTreeMap::new(),
             sessions: HashMap::new(),
             ends: vec![end],
+            device_file: None,
             region: None,
             state: SetState::Active,
             reason: String::new(),
@@ -248,7 +249,7 @@ impl State {
     }
 
     /// The last FD is closed: what nobody holds goes back, and the set with it once no session is left.
-    fn last_close(&mut self, id: SetId) {
+    pub(super) fn last_close(&mut self, id: SetId) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         if set.reason.is_empty() {
             set.reason = "closed".to_owned();

@@ -11,6 +11,8 @@
 mod admin;
 mod authority;
 mod consent;
+mod counters;
+mod device;
 mod events;
 mod guard;
 mod ids;
@@ -22,6 +24,7 @@ mod set;
 
 pub use authority::{Deed, Permit, Question, Verdict};
 pub use consent::{Answer, Consent};
+pub use counters::Counters;
 pub use events::{Notice, Observer};
 pub use life::{Closed, NewSet};
 pub use set::{SessionId, SetEnd};

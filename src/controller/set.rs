@@ -59,6 +59,8 @@ pub(super) struct Set {
     pub(super) aliases: BTreeMap<u64, Pasid>,
     pub(super) sessions: HashMap<SessionId, Session>,
     pub(super) ends: Vec<SetEnd>,
+    /// The request that opened the device file that holds the set; `None` where no open file does.
+    pub(super) device_file: Option<u64>,
     pub(super) region: Option<SetRegion>,
     pub(super) state: SetState,
     /// Why it is no longer active.

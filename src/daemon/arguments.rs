@@ -103,6 +103,7 @@ impl Arguments {
         match &self.cgroup_fs {
             Some(dir) if dir.as_os_str() == "none" => None,
             Some(dir) => Some(dir.clone()),
+            None if self.user => None,
             None => Some(runtime_dir.join("cgroup")),
         }
     }

@@ -3,7 +3,9 @@
 //! Lives here: what puts the rooms together into a process. Not here: what any of them does.
 
 mod arguments;
+mod device;
 mod enforcement;
+mod files;
 mod host;
 mod logging;
 
@@ -15,6 +17,7 @@ use crate::model::Fault;
 use crate::socket::Edge;
 use crate::sys::listener::Listener;
 use clap::Parser;
+use files::CgroupFiles;
 use host::PolicyFiles;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -52,17 +55,26 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
     }
     crate::sys::process::raise_max_files()?;
     make_runtime_dir(&runtime_dir)?;
-    let world = host::world(&host, policy_files, "userspace");
+    let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, None)?;
+    let world = host::world(&host, policy_files, backend.name());
     let controller = Arc::new(Controller::new(Arc::new(policy), world)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(controller, Arc::new(host), &runtime_dir))
+    runtime.block_on(serve(controller, Arc::new(host), &runtime_dir, arguments, backend))
 }
 
-async fn serve(controller: Arc<Controller>, host: Arc<Host>, runtime_dir: &Path) -> Result<(), Fault> {
+async fn serve(
+    controller: Arc<Controller>,
+    host: Arc<Host>,
+    runtime_dir: &Path,
+    arguments: &Arguments,
+    backend: device::Backend,
+) -> Result<(), Fault> {
     let socket_path = runtime_dir.join("ioasid.sock");
     let listener = Listener::bind(&socket_path, 0o666)
         .map_err(|e| Fault::from(e).while_doing(format!("listen on {}", socket_path.display())))?;
-    let edge = Edge::new(Arc::clone(&controller), host);
+    let edge = Edge::new(Arc::clone(&controller), Arc::clone(&host));
+    let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&host), None)?;
+    let files = mount_files(&controller, &host, runtime_dir, arguments)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -75,8 +87,29 @@ async fn serve(controller: Arc<Controller>, host: Arc<Host>, runtime_dir: &Path)
         }
     }
     accepting.abort();
+    drop((device, files));
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
+}
+
+/// The cgroup files, where they are wanted. Asked for by name, they are a must; else a host without FUSE does without.
+fn mount_files(
+    controller: &Arc<Controller>,
+    host: &Arc<Host>,
+    runtime_dir: &Path,
+    arguments: &Arguments,
+) -> Result<Option<CgroupFiles>, Fault> {
+    let Some(dir) = arguments.cgroup_fs(runtime_dir) else { return Ok(None) };
+    match CgroupFiles::start(Arc::clone(controller), Arc::clone(host), &dir, None, None) {
+        Ok(files) => Ok(Some(files)),
+        Err(fault) if arguments.cgroup_fs.is_some() => Err(fault),
+        Err(fault) => {
+            if !arguments.user {
+                tracing::warn!("no cgroup files: {fault}");
+            }
+            Ok(None)
+        }
+    }
 }
 
 fn reload(controller: &Controller) {

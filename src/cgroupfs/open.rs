@@ -1,0 +1,85 @@
+//! Open files and directories: what a reader was shown, so that a second read goes on where the first ended.
+
+use super::node::Node;
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) node: Node,
+    /// The text that the read from its beginning saw.
+    pub(super) text: Vec<u8>,
+    /// The count of events that was read last; `None` before the first read.
+    pub(super) seen: Option<u64>,
+    /// What the kernel wants to be woken with.
+    pub(super) wake: Option<u64>,
+}
+
+/// An entry of an open directory.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) inode: u64,
+    pub(super) directory: bool,
+    pub(super) name: String,
+}
+
+/// What is open, by handle.
+///
+/// A handle may come from the process that served the channel before this one; then it is unknown, and what is known
+/// of it is the node that each request names. It begins as if it had just been opened.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) files: HashMap<u64, OpenFile>,
+    directories: HashMap<u64, Vec<Entry>>,
+    next: u64,
+}
+
+impl Open {
+    pub(super) fn new() -> Self {
+        // No handle of an earlier process is given out again: it would have opened a million files a second.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let next = u64::try_from(since.as_micros()).unwrap_or_default();
+        Self { files: HashMap::new(), directories: HashMap::new(), next }
+    }
+
+    fn handle(&mut self) -> u64 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+
+    /// Opens a file.
+    pub(super) fn file(&mut self, node: Node) -> u64 {
+        let handle = self.handle();
+        self.files.insert(handle, OpenFile { node, text: Vec::new(), seen: None, wake: None });
+        handle
+    }
+
+    /// The open file of this handle, which is one of `node`.
+    pub(super) fn file_mut(&mut self, handle: u64, node: Node) -> &mut OpenFile {
+        self.files.entry(handle).or_insert(OpenFile { node, text: Vec::new(), seen: None, wake: None })
+    }
+
+    /// Opens a directory with these entries.
+    pub(super) fn directory(&mut self, entries: Vec<Entry>) -> u64 {
+        let handle = self.handle();
+        self.directories.insert(handle, entries);
+        handle
+    }
+
+    /// The entries of an open directory; `None` for an unknown handle.
+    pub(super) fn entries(&self, handle: u64) -> Option<&[Entry]> {
+        self.directories.get(&handle).map(Vec::as_slice)
+    }
+
+    /// The same directory with entries that were listed anew.
+    pub(super) fn relist(&mut self, handle: u64, entries: Vec<Entry>) {
+        self.directories.insert(handle, entries);
+    }
+
+    /// Closes a file or a directory.
+    pub(super) fn close(&mut self, handle: u64) {
+        self.files.remove(&handle);
+        self.directories.remove(&handle);
+    }
+}

@@ -1,0 +1,355 @@
+//! The tree: each request answered from the cgroup2 file system and the controller.
+
+use super::content;
+use super::interest::Interest;
+use super::node::{File, Node};
+use super::open::{Entry, Open};
+use crate::controller::{Caller, Controller, Counters, Deed};
+use crate::identity::{Host, Peer};
+use crate::model::{CgroupId, CgroupPath, Failure};
+use crate::proto::failure_errno;
+use crate::sys::cgroup::Directory;
+use crate::sys::fuse::{Attributes, Entries, Header, Message, Request, Window, abi, parse};
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+const ENODEV: i32 = 19;
+const ENOTDIR: i32 = 20;
+const EISDIR: i32 = 21;
+const EINVAL: i32 = 22;
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+
+/// `poll(2)`: what every regular file says, and what an events file says that changed.
+const POLL_ALWAYS: u32 = 0x001 | 0x004 | 0x040 | 0x100;
+const POLL_CHANGED: u32 = 0x002 | 0x008;
+
+/// O_ACCMODE, and what of it writes.
+const ACCESS_MODE: u32 = 3;
+
+/// The errno of a reply.
+type Errno = i32;
+
+/// The cgroup files, as a server of FUSE requests.
+#[derive(Debug)]
+pub struct Tree {
+    controller: Arc<Controller>,
+    host: Arc<Host>,
+    interest: Arc<Interest>,
+    open: Open,
+}
+
+/// A cgroup that exists, with its directory held open.
+struct Found {
+    id: Option<CgroupId>,
+    path: CgroupPath,
+    directory: Directory,
+}
+
+impl Tree {
+    /// A tree over the host's cgroups with the controller's values.
+    pub fn new(controller: Arc<Controller>, host: Arc<Host>) -> Self {
+        let interest = Arc::new(Interest::default());
+        let teller = Arc::clone(&interest);
+        controller.observe(Box::new(move |notice| teller.told(notice)));
+        Self { controller, host, interest, open: Open::new() }
+    }
+
+    pub(super) fn interest(&self) -> Arc<Interest> {
+        Arc::clone(&self.interest)
+    }
+
+    /// The reply to one request; `None` where none is wanted.
+    pub fn answer(&mut self, message: &[u8]) -> Option<Message> {
+        let (header, request) = match parse(message) {
+            Ok(parsed) => parsed,
+            Err(bad) => {
+                tracing::warn!(%bad, "cgroup files");
+                return Some(Message::error(bad.unique, EIO));
+            }
+        };
+        if matches!(request, Request::Forget | Request::Interrupt { .. } | Request::Destroy) {
+            return None;
+        }
+        let reply = self.dispatch(&header, request);
+        Some(reply.unwrap_or_else(|errno| Message::error(header.unique, errno)))
+    }
+
+    fn dispatch(&mut self, header: &Header, request: Request<'_>) -> Result<Message, Errno> {
+        let unique = header.unique;
+        if let Request::Init(offer) = request {
+            let speaks = offer.major == abi::MAJOR && offer.minor >= abi::MINOR_LEAST;
+            return if speaks { Ok(Message::init(unique, offer)) } else { Err(EIO) };
+        }
+        let node = Node::of(header.node).ok_or(ENOENT)?;
+        match request {
+            Request::Lookup(name) => self.look_up(unique, node, name),
+            Request::Getattr => Ok(Message::attributes_of(unique, &self.attributes(node)?)),
+            Request::Setattr { valid } => {
+                // O_TRUNC comes as a size; times are nobody's business.
+                if valid & abi::SET_MODE_OR_OWNER != 0 {
+                    return Err(EPERM);
+                }
+                Ok(Message::attributes_of(unique, &self.attributes(node)?))
+            }
+            Request::Open { flags } => self.open_file(header, node, flags),
+            Request::Opendir => {
+                let entries = self.list(node)?;
+                Ok(Message::opened(unique, self.open.directory(entries), 0))
+            }
+            Request::Read(window) => self.read(unique, node, window),
+            Request::Readdir(window) => self.read_directory(unique, node, window),
+            Request::Write { data, .. } => self.write(header, node, data),
+            Request::Release { handle } | Request::Releasedir { handle } => {
+                self.open.close(handle);
+                Ok(Message::done(unique))
+            }
+            Request::Statfs => Ok(Message::statfs(unique)),
+            Request::Access { mask } => self.access(header, node, mask),
+            Request::Poll { handle, wake, notify } => self.poll(unique, node, handle, notify.then_some(wake)),
+            Request::Make => Err(EPERM),
+            _ => Err(ENOSYS),
+        }
+    }
+
+    /// The cgroup of a node. ENOENT where it was removed.
+    fn find(&self, node: Node) -> Result<Found, Errno> {
+        let path = match node.cgroup {
+            None => CgroupPath::root(),
+            Some(id) => self.host.cgroups.path_of(id).map_err(|error| errno_of(&error))?.ok_or(ENOENT)?,
+        };
+        let directory = self.host.cgroups.open(&path).map_err(|error| errno_of(&error))?;
+        Ok(Found { id: node.cgroup, path, directory })
+    }
+
+    fn look_up(&self, unique: u64, parent: Node, name: &OsStr) -> Result<Message, Errno> {
+        if parent.file.is_some() {
+            return Err(ENOTDIR);
+        }
+        let name = name.to_str().ok_or(ENOENT)?;
+        let found = self.find(parent)?;
+        if let Some(file) = File::named(name, parent == Node::ROOT) {
+            let node = Node { file: Some(file), ..parent };
+            let attributes = self.attributes_in(node, &found)?;
+            return Ok(Message::entry(unique, attributes.inode, &attributes));
+        }
+        let directory = found.directory.child(name).map_err(|error| errno_of(&error))?;
+        let metadata = metadata_of(&directory).map_err(|error| errno_of(&error))?;
+        let number = Node { cgroup: Some(CgroupId(metadata.ino())), file: None }.number().ok_or(EIO)?;
+        Ok(Message::entry(unique, number, &directory_attributes(number, &metadata)))
+    }
+
+    fn attributes(&self, node: Node) -> Result<Attributes, Errno> {
+        self.attributes_in(node, &self.find(node)?)
+    }
+
+    fn attributes_in(&self, node: Node, found: &Found) -> Result<Attributes, Errno> {
+        let metadata = metadata_of(&found.directory).map_err(|error| errno_of(&error))?;
+        let number = node.number().ok_or(ENOENT)?;
+        let Some(file) = node.file else { return Ok(directory_attributes(number, &metadata)) };
+        let (mode, owner) = match file {
+            // Who owns the cgroup above may set it: shown as its owner, checked when it is opened.
+            File::Max => (0o100_644, self.owner_above(found).unwrap_or((0, 0))),
+            _ => (0o100_444, (metadata.uid(), metadata.gid())),
+        };
+        let changed = changed(&metadata);
+        Ok(Attributes { inode: number, mode, links: 1, uid: owner.0, gid: owner.1, changed })
+    }
+
+    fn owner_above(&self, found: &Found) -> Option<(u32, u32)> {
+        let above = self.host.cgroups.open(&found.path.parent()?).ok()?;
+        metadata_of(&above).ok().map(|metadata| (metadata.uid(), metadata.gid()))
+    }
+
+    fn list(&self, node: Node) -> Result<Vec<Entry>, Errno> {
+        if node.file.is_some() {
+            return Err(ENOTDIR);
+        }
+        let found = self.find(node)?;
+        let number = node.number().ok_or(ENOENT)?;
+        let entry = |inode, directory, name: &str| Entry { inode, directory, name: name.to_owned() };
+        let mut entries = vec![entry(number, true, "."), entry(number, true, "..")];
+        for file in File::of_directory(node == Node::ROOT) {
+            let inode = Node { file: Some(*file), ..node }.number().ok_or(ENOENT)?;
+            entries.push(entry(inode, false, file.name()));
+        }
+        for (id, name) in found.directory.children_with_ids().map_err(|error| errno_of(&error))? {
+            if let Some(inode) = (Node { cgroup: Some(id), file: None }).number() {
+                entries.push(entry(inode, true, &name));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn read_directory(&mut self, unique: u64, node: Node, window: Window) -> Result<Message, Errno> {
+        if self.open.entries(window.handle).is_none() {
+            let entries = self.list(node)?;
+            self.open.relist(window.handle, entries);
+        }
+        let entries = self.open.entries(window.handle).unwrap_or_default();
+        let mut listing = Entries::default();
+        let from = usize::try_from(window.offset).unwrap_or(usize::MAX);
+        for (cookie, entry) in (1..).zip(entries).skip(from) {
+            if !listing.push(window.size, entry.inode, cookie, entry.directory, entry.name.as_bytes()) {
+                break;
+            }
+        }
+        Ok(Message::data(unique, listing.as_bytes()))
+    }
+
+    fn open_file(&mut self, header: &Header, node: Node, flags: u32) -> Result<Message, Errno> {
+        let file = node.file.ok_or(EISDIR)?;
+        let found = self.find(node)?;
+        if flags & ACCESS_MODE != 0 {
+            if file != File::Max {
+                return Err(EACCES);
+            }
+            self.may_write(header, &found.path)?;
+        }
+        let handle = self.open.file(node);
+        Ok(Message::opened(header.unique, handle, abi::OPEN_DIRECT_IO))
+    }
+
+    fn read(&mut self, unique: u64, node: Node, window: Window) -> Result<Message, Errno> {
+        let kind = node.file.ok_or(EISDIR)?;
+        let unread = self.open.file_mut(window.handle, node).text.is_empty();
+        if window.offset == 0 || unread {
+            let counters = self.counters(node).map_err(|errno| if errno == ENOENT { ENODEV } else { errno })?;
+            let file = self.open.file_mut(window.handle, node);
+            file.text = content::text(kind, &counters).into_bytes();
+            file.seen = Some(content::version(kind, &counters));
+        }
+        let text = &self.open.file_mut(window.handle, node).text;
+        let from = usize::try_from(window.offset).unwrap_or(usize::MAX).min(text.len());
+        let size = usize::try_from(window.size).unwrap_or(usize::MAX);
+        let rest = text.get(from..).unwrap_or_default();
+        Ok(Message::data(unique, rest.get(..size.min(rest.len())).unwrap_or_default()))
+    }
+
+    fn counters(&self, node: Node) -> Result<Counters, Errno> {
+        let found = self.find(node)?;
+        Ok(self.controller.counters(found.id, &found.path))
+    }
+
+    fn write(&self, header: &Header, node: Node, data: &[u8]) -> Result<Message, Errno> {
+        if node.file != Some(File::Max) {
+            return Err(EINVAL);
+        }
+        let length = u32::try_from(data.len()).map_err(|_| EINVAL)?;
+        let found = self.find(node).map_err(|errno| if errno == ENOENT { ENODEV } else { errno })?;
+        // Who opened it was allowed to; who writes must be, too: a file that was passed on to a privileged
+        // program to write its messages to sets no limit by its privilege alone.
+        let caller = self.caller(header).map_err(|failure| failure_errno(&failure))?;
+        let set = || {
+            let limit = content::limit(data)?;
+            let permit = self.controller.authorize(&caller, Deed::SetLimit(&found.path))?.without_polkit()?;
+            self.controller.set_limit(&caller, &permit, Some(limit), false)
+        };
+        set().map_err(|failure: Failure| log_fault(&failure))?;
+        Ok(Message::written(header.unique, length))
+    }
+
+    fn access(&self, header: &Header, node: Node, mask: u32) -> Result<Message, Errno> {
+        const WRITE: u32 = 2;
+        let found = self.find(node)?;
+        match node.file {
+            Some(File::Max) if mask & WRITE != 0 => self.may_write(header, &found.path)?,
+            Some(_) if mask & WRITE != 0 => return Err(EACCES),
+            _ => {}
+        }
+        Ok(Message::done(header.unique))
+    }
+
+    /// EACCES where the caller may not set the limit, as the kernel says of a file that is not writable.
+    fn may_write(&self, header: &Header, path: &CgroupPath) -> Result<(), Errno> {
+        let allowed = || {
+            let caller = self.caller(header)?;
+            self.controller.authorize(&caller, Deed::SetLimit(path))?.without_polkit()?;
+            Ok(())
+        };
+        allowed().map_err(|failure: Failure| match failure_errno(&failure) {
+            EPERM => EACCES,
+            _ => log_fault(&failure),
+        })
+    }
+
+    fn caller(&self, header: &Header) -> Result<Caller, Failure> {
+        let peer = Peer::of_thread(header.tid, header.uid, &self.host)?;
+        let located = peer.cgroup(&self.host)?;
+        Ok(Caller::new(&peer, located))
+    }
+
+    fn poll(&mut self, unique: u64, node: Node, handle: u64, wake: Option<u64>) -> Result<Message, Errno> {
+        let kind = node.file.ok_or(EISDIR)?;
+        if !kind.is_events() {
+            return Ok(Message::polled(unique, POLL_ALWAYS));
+        }
+        // Asked to be woken before the count is looked at: what comes in between wakes once too often, never too seldom.
+        if let (Some(_), Some(cgroup)) = (wake, node.cgroup) {
+            self.interest.poll(cgroup);
+        }
+        let now = match self.counters(node) {
+            Ok(counters) => Some(content::version(kind, &counters)),
+            // Removed: reading tells.
+            Err(_) => None,
+        };
+        let file = self.open.file_mut(handle, node);
+        if wake.is_some() {
+            file.wake = wake;
+        }
+        let changed = now.is_none() || file.seen != now;
+        Ok(Message::polled(unique, if changed { POLL_ALWAYS | POLL_CHANGED } else { POLL_ALWAYS }))
+    }
+
+    /// Wake-ups for who polls a cgroup that was hit.
+    pub(super) fn wake_pollers(&mut self) -> Vec<Message> {
+        let hit = self.interest.take();
+        let polled = self.open.files.values_mut();
+        let woken = polled.filter(|file| file.node.cgroup.is_some_and(|cgroup| hit.contains(&cgroup)));
+        woken.filter_map(|file| file.wake.take()).map(Message::wake).collect()
+    }
+}
+
+fn directory_attributes(number: u64, metadata: &Metadata) -> Attributes {
+    Attributes {
+        inode: number,
+        mode: metadata.mode(),
+        // As on btrfs: one says that it does not count children, so find(1) looks for itself.
+        links: 1,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        changed: changed(metadata),
+    }
+}
+
+fn changed(metadata: &Metadata) -> (u64, u32) {
+    (u64::try_from(metadata.ctime()).unwrap_or_default(), u32::try_from(metadata.ctime_nsec()).unwrap_or_default())
+}
+
+fn metadata_of(directory: &Directory) -> io::Result<Metadata> {
+    std::fs::File::from(directory.as_fd().try_clone_to_owned()?).metadata()
+}
+
+/// What the cgroup2 file system said, to the reader of ours.
+fn errno_of(error: &io::Error) -> Errno {
+    match error.raw_os_error() {
+        Some(errno) => errno,
+        None if error.kind() == io::ErrorKind::NotFound => ENOENT,
+        None => EIO,
+    }
+}
+
+/// The errno of a failure; a fault is logged, for nobody else will.
+fn log_fault(failure: &Failure) -> Errno {
+    if let Failure::Fault(fault) = failure {
+        tracing::error!(%fault, "cgroup files");
+    }
+    failure_errno(failure)
+}

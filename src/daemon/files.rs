@@ -1,0 +1,81 @@
+//! The cgroup files: mounted, served, unmounted.
+
+use crate::cgroupfs::{self, Tree};
+use crate::controller::Controller;
+use crate::identity::Host;
+use crate::model::Fault;
+use crate::sys::fuse::{Channel, Mount, is_mounted, unmount};
+use crate::sys::service_manager::Notifier;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// What the channel is called in the descriptor store.
+const CHANNEL: &str = "cgroup-files";
+
+/// Mounts of dead services that may lie on each other.
+const MOST_STALE: usize = 16;
+
+/// The mounted tree and the task that serves it. Dropped, it is unmounted.
+#[derive(Debug)]
+pub(super) struct CgroupFiles {
+    /// Unmounts when it is dropped.
+    _mount: Mount,
+    task: JoinHandle<()>,
+}
+
+impl CgroupFiles {
+    /// Mounts the tree on `dir` and serves it; with the channel that an earlier process left (`parked`), where its mount is
+    /// still there, without mounting. What a service that died left mounted is unmounted first.
+    ///
+    /// The channel is kept with `manager` for the next process.
+    pub(super) fn start(
+        controller: Arc<Controller>,
+        host: Arc<Host>,
+        dir: &Path,
+        parked: Option<OwnedFd>,
+        manager: Option<&Notifier>,
+    ) -> Result<Self, Fault> {
+        let step = || format!("mount the cgroup files on {}", dir.display());
+        let start = || {
+            let resumed = match parked.map(Channel::resume) {
+                Some(Ok(channel)) if is_mounted(dir)? => Some((channel, Mount::resume(dir))),
+                _ => None,
+            };
+            let (channel, mount) = match resumed {
+                Some(resumed) => resumed,
+                None => mounted(dir)?,
+            };
+            if let Some(manager) = manager {
+                manager.store(CHANNEL, channel.as_fd())?;
+            }
+            let served = cgroupfs::serve(Tree::new(controller, host), channel);
+            let task = tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    tracing::error!(%error, "the cgroup files are no longer served");
+                }
+            });
+            Ok(Self { _mount: mount, task })
+        };
+        start().map_err(|error: std::io::Error| Fault::from(error).while_doing(step()))
+    }
+}
+
+impl Drop for CgroupFiles {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn mounted(dir: &Path) -> std::io::Result<(Channel, Mount)> {
+    for _ in 0..MOST_STALE {
+        if !is_mounted(dir)? {
+            break;
+        }
+        unmount(dir)?;
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    Mount::new(dir)
+}
