@@ -15,6 +15,8 @@ pub enum Notice {
     Event(Event),
     /// A set's properties changed: quota, leases, state.
     SetChanged(SetId),
+    /// [`Controller::tick`](super::Controller::tick) is to be called then, at the latest.
+    Deadline(std::time::Instant),
     /// A cgroup's `max` events went up, at this level or below.
     CgroupEvents(crate::model::CgroupId),
 }

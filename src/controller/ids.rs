@@ -4,7 +4,7 @@ use super::authority::Permitted;
 use super::life::misused;
 use super::{Controller, Notice, Permit, SessionId, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
-use crate::proto::{Happening, SetInfo};
+use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::quota::{Charge, Node};
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ impl Controller {
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, true));
         }
+        state.set_mut(id)?.tell(WatchKind::Alloc, &pasids, "");
         state.events.tell(&Notice::SetChanged(id));
         Ok(pasids)
     }
@@ -69,9 +70,10 @@ impl Controller {
         let (pending, free): (Vec<Pasid>, Vec<Pasid>) =
             ours.into_iter().partition(|pasid| set.holders(*pasid, None) > 0);
         set.pending.extend(&pending);
-        set.aliases.retain(|_, pasid| !pending.contains(pasid));
-        state.give_back(id, &free);
-        Ok(pending)
+        set.aliases.retain(|_, pasid| !pending.contains(pasid) && !free.contains(pasid));
+        state.release(id, &free);
+        let set = state.set(id)?;
+        Ok(pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect())
     }
 
     /// Takes a reference on a leased id for a session. Refused with `Busy` while it waits for its last put.
@@ -186,7 +188,7 @@ impl Controller {
 
 impl State {
     /// The id if this set leases it; else who does decides the refusal.
-    fn leased_here(&self, id: SetId, number: u32) -> Result<Pasid, Refusal> {
+    pub(super) fn leased_here(&self, id: SetId, number: u32) -> Result<Pasid, Refusal> {
         let set = self.set(id)?;
         set.must_be_active()?;
         let pasid = Pasid::new(number).ok_or_else(|| Refusal::invalid("pasid", number, "a PASID, 1 to 1048575"))?;
@@ -199,6 +201,16 @@ impl State {
 
     /// Charges and carves: all or none, nothing left over where it is refused.
     pub(super) fn lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
+        let leased = self.try_lease(id, count, range);
+        if let Err(Failure::Refused(refusal)) = &leased
+            && let Some(set) = self.sets.get_mut(&id)
+        {
+            set.tell(WatchKind::Limit, &[], &refusal.to_string());
+        }
+        leased
+    }
+
+    fn try_lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
         if let Err(refusal) = self.set(id)?.check_quota(count) {
             let missing = self.set(id)?.leased_count().saturating_add(count) - self.set(id)?.quota;
             if self.take_back(id, missing, PasidRange::ALL) < missing {
@@ -265,7 +277,8 @@ impl State {
     pub(super) fn reference_put(&mut self, id: SetId, pasid: Pasid) {
         let Some(set) = self.sets.get(&id) else { return };
         if set.holders(pasid, None) == 0 && set.pending.contains(&pasid) {
-            self.give_back(id, &[pasid]);
+            self.release(id, &[pasid]);
+            self.bury_if_over(id);
         } else {
             self.refresh_held(id, pasid);
         }

@@ -5,7 +5,7 @@ use super::set::{Session, Set, SetEnd};
 use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
 use crate::policy::Grant;
-use crate::proto::{Happening, SetInfo};
+use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::sys::socket_diag::SocketName;
 use crate::sys::{seqpacket, socket_option};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -111,6 +111,7 @@ impl Controller {
         let mut state = self.lock();
         let Some(closed) = state.sets.get_mut(&id).and_then(|set| set.sessions.remove(&session)) else { return };
         state.guard.remove_session(closed.uid);
+        state.stop_watching(id, session);
         for pasid in closed.holds.into_keys() {
             state.reference_put(id, pasid);
         }
@@ -221,6 +222,10 @@ impl State {
             ends: vec![end],
             device_file: None,
             region: None,
+            watchers: BTreeMap::new(),
+            serial: 0,
+            quiescing: BTreeMap::new(),
+            bound: BTreeSet::new(),
             state: SetState::Active,
             reason: String::new(),
             gone: false,
@@ -240,6 +245,7 @@ impl State {
         let Some(set) = self.sets.get_mut(&id) else { return };
         set.state = SetState::Revoked;
         set.reason = reason.to_owned();
+        set.tell(WatchKind::Revoke, &[], reason);
         if let Some(region) = &set.region {
             region.flag_revoked();
         }
@@ -253,6 +259,7 @@ impl State {
         let Some(set) = self.sets.get_mut(&id) else { return };
         if set.reason.is_empty() {
             set.reason = "closed".to_owned();
+            set.tell(WatchKind::Revoke, &[], "closed");
         }
         set.state = SetState::Draining;
         if let Some(region) = &set.region {
@@ -268,12 +275,12 @@ impl State {
         let (held, free): (Vec<Pasid>, Vec<Pasid>) =
             set.leased.iter().copied().partition(|pasid| set.holders(*pasid, None) > 0);
         set.pending.extend(held);
-        self.give_back(id, &free);
+        self.release(id, &free);
     }
 
     /// A set whose last FD is closed and that costs nothing any more is gone for everybody; what is left of it until
     /// its sessions end only tells these that it was revoked.
-    fn bury_if_over(&mut self, id: SetId) {
+    pub(super) fn bury_if_over(&mut self, id: SetId) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         if set.state != SetState::Draining || !set.leased.is_empty() {
             return;

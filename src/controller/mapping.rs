@@ -6,7 +6,7 @@
 
 use super::{Controller, Notice, State, descriptor_failure};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId};
-use crate::proto::Mapped;
+use crate::proto::{Mapped, WatchKind};
 use crate::quota::Node;
 use crate::shm::SetRegion;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +26,9 @@ impl Controller {
             set.leased.iter().for_each(|pasid| region.lease(*pasid, true));
             let held = set.leased.iter().filter(|pasid| set.is_held(**pasid));
             held.for_each(|pasid| region.set_held(*pasid, true));
-            state.set_mut(id)?.region = Some(region);
+            let set = state.set_mut(id)?;
+            set.region = Some(region);
+            set.flag_watched();
         }
         let region = state.set(id)?.region.as_ref().ok_or_else(|| Fault::new("a region that was just made"))?;
         let file = region.as_fd().try_clone_to_owned().map_err(failed)?;
@@ -53,6 +55,7 @@ impl Controller {
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, false));
         }
+        state.set_mut(id)?.tell(WatchKind::Alloc, &pasids, "leased ahead");
         state.events.tell(&Notice::SetChanged(id));
         Ok(wanted)
     }

@@ -21,6 +21,7 @@ mod mapping;
 mod pool;
 mod query;
 mod set;
+mod watch;
 
 pub use authority::{Deed, Permit, Question, Verdict};
 pub use consent::{Answer, Consent};
@@ -28,6 +29,7 @@ pub use counters::Counters;
 pub use events::{Notice, Observer};
 pub use life::{Closed, NewSet};
 pub use set::{SessionId, SetEnd};
+pub use watch::Teller;
 
 use crate::identity::{Located, Peer};
 use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId};

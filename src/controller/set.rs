@@ -1,5 +1,6 @@
 //! A set: its ids, who holds them, and what it costs.
 
+use super::watch::{Quiesce, Watcher};
 use crate::model::{CgroupId, CgroupPath, Domain, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::SetInfo;
 use crate::quota::{Charge, Node};
@@ -62,6 +63,14 @@ pub(super) struct Set {
     /// The request that opened the device file that holds the set; `None` where no open file does.
     pub(super) device_file: Option<u64>,
     pub(super) region: Option<SetRegion>,
+    /// Sessions that are told what happens here.
+    pub(super) watchers: BTreeMap<SessionId, Watcher>,
+    /// The serial of the last event that watchers could be told.
+    pub(super) serial: u64,
+    /// Ids on their way through the phases, by the serial of the event that is waited for.
+    pub(super) quiescing: BTreeMap<u64, Quiesce>,
+    /// Ids that are bound to a device, as holders say.
+    pub(super) bound: BTreeSet<Pasid>,
     pub(super) state: SetState,
     /// Why it is no longer active.
     pub(super) reason: String,
@@ -149,6 +158,7 @@ impl Set {
             if self.leased.remove(id) {
                 count += 1;
                 self.pending.remove(id);
+                self.bound.remove(id);
                 if let Some(region) = &self.region {
                     region.clear(*id);
                 }

@@ -16,9 +16,9 @@ use crate::proto::Event;
 use crate::sys::listener::Listener;
 use crate::sys::readiness::Registered;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-use tokio::sync::broadcast;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc};
 
 /// What a connection, a set FD or a session needs to be served.
 pub struct Edge {
@@ -35,16 +35,18 @@ impl std::fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// An edge before `controller`.
+    /// An edge before `controller`. Must be called inside the runtime that serves it.
     pub fn new(controller: Arc<Controller>, host: Arc<Host>) -> Arc<Self> {
         let (events, _) = broadcast::channel(256);
         let teller = events.clone();
-        controller.observe(Box::new(move |notice| {
-            if let Notice::Event(event) = notice {
-                // Nobody follows: nobody is told.
-                let _ = teller.send(event.clone());
-            }
+        let (deadline, deadlines) = mpsc::unbounded_channel();
+        controller.observe(Box::new(move |notice| match notice {
+            // Nobody follows: nobody is told.
+            Notice::Event(event) => drop(teller.send(event.clone())),
+            Notice::Deadline(when) => drop(deadline.send(*when)),
+            Notice::SetChanged(_) | Notice::CgroupEvents(_) => {}
         }));
+        tokio::spawn(keep_time(Arc::downgrade(&controller), deadlines));
         Arc::new(Self { controller, host, consent: OnceLock::new(), events })
     }
 
@@ -87,6 +89,29 @@ impl Edge {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
+        }
+    }
+}
+
+/// Calls the controller when a watcher's time is over; without deadlines it sleeps for good.
+async fn keep_time(controller: Weak<Controller>, mut deadlines: mpsc::UnboundedReceiver<Instant>) {
+    let mut next: Option<Instant> = None;
+    loop {
+        let over = async {
+            match next {
+                Some(when) => tokio::time::sleep_until(when.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            deadline = deadlines.recv() => match deadline {
+                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+                None => return,
+            },
+            () = over => match controller.upgrade() {
+                Some(controller) => next = controller.tick(),
+                None => return,
+            },
         }
     }
 }

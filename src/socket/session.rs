@@ -5,9 +5,10 @@ use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, reply_to,
 use crate::controller::SessionId;
 use crate::model::{Failure, SetId};
 use crate::proto::{
-    AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Call, Done, Free, Freed, Header, Hold, Info, Map, Pasids, Put,
-    Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify,
+    Ack, AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Bind, Call, Done, Free, Freed, Header, Hold, Info, Kind, Map,
+    Pasids, Put, Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify, Watch, WatchEvent, encode,
 };
+use tokio::sync::mpsc;
 
 /// A session and the uid that made its socket pair.
 #[derive(Clone, Copy, Debug)]
@@ -18,20 +19,51 @@ pub(super) struct Opener {
 
 /// Serves the session until its holder ends it.
 pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Opener) {
+    let (teller, mut events) = mpsc::unbounded_channel();
+    // Under which request the holder watches; events go out under its id.
+    let mut watching = NOBODY;
     loop {
-        let reply = match channel.receive().await {
-            Incoming::Request(header, body, _) => match edge.controller.admit(opener.uid) {
-                Ok(()) => handle(edge, set, opener.id, header, &body),
-                Err(refusal) => failed(header, refusal.into()),
+        let reply = tokio::select! {
+            // What happened before a request was answered is told before the answer.
+            biased;
+            Some(event) = events.recv() => {
+                let header = Header { kind: Kind::Event, ..watching };
+                Reply { header, frame: encode(header, &event), fds: Vec::new() }
+            }
+            incoming = channel.receive() => match incoming {
+                Incoming::Request(header, body, _) => match edge.controller.admit(opener.uid) {
+                    Ok(()) if header.op == Watch::OP => {
+                        watching = header;
+                        watch(edge, set, opener.id, header, &body, &teller)
+                    }
+                    Ok(()) => handle(edge, set, opener.id, header, &body),
+                    Err(refusal) => failed(header, refusal.into()),
+                },
+                Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
+                Incoming::Over => break,
             },
-            Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
-            Incoming::Over => break,
         };
         if !channel.send_now(reply) {
             break;
         }
     }
     edge.controller.close_session(set, opener.id);
+}
+
+fn watch(
+    edge: &Edge,
+    set: SetId,
+    session: SessionId,
+    header: Header,
+    body: &[u8],
+    teller: &mpsc::UnboundedSender<WatchEvent>,
+) -> Reply {
+    let teller = teller.clone();
+    answer::<Watch>(header, body, |call| {
+        // The session that reads the other end is gone when this fails, and its watch with it.
+        let tell = Box::new(move |event| drop(teller.send(event)));
+        edge.controller.watch(set, session, &call, tell)
+    })
 }
 
 fn handle(edge: &Edge, set: SetId, session: SessionId, header: Header, body: &[u8]) -> Reply {
@@ -58,6 +90,8 @@ fn handle(edge: &Edge, set: SetId, session: SessionId, header: Header, body: &[u
         Refill::OP => answer::<Refill>(header, body, |call| {
             controller.refill(set, call.count, call.range).map(|leased| Refilled { leased })
         }),
+        Ack::OP => answer::<Ack>(header, body, |call| done(controller.acknowledge(set, session, call.serial))),
+        Bind::OP => answer::<Bind>(header, body, |call| done(controller.bind(set, call.pasid, call.bound))),
         Map::OP => reply_to::<Map>(header, controller.map_set(set).map(|(mapped, region)| (mapped, vec![region]))),
         Verify::OP => answer::<Verify>(header, body, |call| {
             Ok(controller.verify(set, call.pasid).map(|leased| Verified { leased })?)

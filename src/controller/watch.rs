@@ -1,0 +1,228 @@
+//! Sessions that watch a set, and the order in which an id's users are quiesced before it rests.
+//!
+//! An id that is freed while somebody watches goes through the phases CPU, DEVICE, IOMMU, LAST: the watchers of a phase
+//! are told, and the next phase begins when each has acknowledged, ended, or let its time pass. Until then the id is
+//! `free-pending`. Without a watcher of FREE it goes back at once. Serials count up per set under the controller's
+//! lock, and a snapshot is taken under it too: nothing is lost or told twice.
+
+use super::{Controller, Notice, SessionId, State};
+use crate::model::{Failure, Pasid, Refusal, SetId};
+use crate::proto::{self, Phase, Snapshot, WatchEvent, WatchKind};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The longest a phase waits for one watcher.
+const LONGEST: Duration = Duration::from_secs(10);
+
+const PHASES: [Phase; 4] = [Phase::Cpu, Phase::Device, Phase::Iommu, Phase::Last];
+
+/// Hands an event to a session. Called under the controller's lock: queues it and returns at once.
+pub type Teller = Box<dyn Fn(WatchEvent) + Send + Sync>;
+
+/// A session's subscription.
+pub(super) struct Watcher {
+    /// Empty: all.
+    kinds: Vec<WatchKind>,
+    phase: Phase,
+    timeout: Duration,
+    teller: Teller,
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl Watcher {
+    fn wants(&self, kind: WatchKind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+}
+
+/// Ids on their way through the phases.
+#[derive(Debug)]
+pub(super) struct Quiesce {
+    pasids: Vec<Pasid>,
+    phase: Phase,
+    /// Who has not acknowledged, and until when it may.
+    waiting: BTreeMap<SessionId, Instant>,
+}
+
+impl Controller {
+    /// Subscribes a session to a set's events; the snapshot is where they go on from. A second watch replaces the first.
+    pub fn watch(
+        &self,
+        id: SetId,
+        session: SessionId,
+        call: &proto::Watch,
+        teller: Teller,
+    ) -> Result<Snapshot, Failure> {
+        let timeout = Duration::from_millis(call.timeout_ms.into());
+        if timeout > LONGEST || timeout.is_zero() {
+            return Err(Refusal::invalid("timeout_ms", call.timeout_ms, "1 to 10000 milliseconds").into());
+        }
+        let mut state = self.lock();
+        let set = state.set_mut(id)?;
+        set.must_be_active()?;
+        let watcher = Watcher { kinds: call.events.clone(), phase: call.phase, timeout, teller };
+        set.watchers.insert(session, watcher);
+        set.flag_watched();
+        let bound = set.bound.iter().copied().collect();
+        Ok(Snapshot { serial: set.serial, pasids: set.in_use(), bound })
+    }
+
+    /// Says that a watcher is done with what an event asked for. Again, or too late: nothing happens. Works on a set that
+    /// is gone, too.
+    pub fn acknowledge(&self, id: SetId, session: SessionId, serial: u64) -> Result<(), Failure> {
+        let mut state = self.lock();
+        if let Some(quiesce) = state.set_mut(id)?.quiescing.get_mut(&serial) {
+            quiesce.waiting.remove(&session);
+            state.advance(id, serial);
+        }
+        Ok(())
+    }
+
+    /// Tells the watchers that an id is bound to a device, or no longer.
+    pub fn bind(&self, id: SetId, pasid: u32, bound: bool) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let pasid = state.leased_here(id, pasid)?;
+        let set = state.set_mut(id)?;
+        if set.pending.contains(&pasid) && bound {
+            return Err(Refusal::Busy { pasid, holders: set.holders(pasid, None) }.into());
+        }
+        let changed = if bound { set.bound.insert(pasid) } else { set.bound.remove(&pasid) };
+        if changed {
+            set.tell(if bound { WatchKind::Bind } else { WatchKind::Unbind }, &[pasid], "");
+        }
+        Ok(())
+    }
+
+    /// Ends what watchers let their time pass on; says when it is to be called again, if at all.
+    pub fn tick(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut next: Option<Instant> = None;
+        let mut over = Vec::new();
+        for set in state.sets.values_mut() {
+            for (serial, quiesce) in &mut set.quiescing {
+                quiesce.waiting.retain(|_, until| *until > now);
+                match quiesce.waiting.values().min() {
+                    None => over.push((set.id, *serial)),
+                    Some(until) => next = Some(next.map_or(*until, |next| next.min(*until))),
+                }
+            }
+        }
+        for (id, serial) in over {
+            state.advance(id, serial);
+        }
+        next
+    }
+}
+
+impl super::set::Set {
+    /// Tells every watcher that wants it; phases do not matter.
+    pub(super) fn tell(&mut self, event: WatchKind, pasids: &[Pasid], detail: &str) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        self.serial += 1;
+        let told = WatchEvent {
+            serial: self.serial,
+            event,
+            phase: None,
+            pasids: pasids.to_vec(),
+            ack: false,
+            detail: detail.to_owned(),
+        };
+        for watcher in self.watchers.values().filter(|watcher| watcher.wants(event)) {
+            (watcher.teller)(told.clone());
+        }
+    }
+
+    /// Says in the region whether frees take the service.
+    pub(super) fn flag_watched(&self) {
+        if let Some(region) = &self.region {
+            region.set_watched(self.watchers.values().any(|watcher| watcher.wants(WatchKind::Free)));
+        }
+    }
+
+    /// Begins the first phase from `from` on that somebody watches; `false` where there is none.
+    fn begin_phase(&mut self, pasids: &[Pasid], from: usize) -> Option<Instant> {
+        let phase = PHASES.iter().skip(from).find(|phase| {
+            self.watchers.values().any(|watcher| watcher.phase == **phase && watcher.wants(WatchKind::Free))
+        })?;
+        self.serial += 1;
+        let told = WatchEvent {
+            serial: self.serial,
+            event: WatchKind::Free,
+            phase: Some(*phase),
+            pasids: pasids.to_vec(),
+            ack: true,
+            detail: String::new(),
+        };
+        let now = Instant::now();
+        let mut waiting = BTreeMap::new();
+        for (session, watcher) in &self.watchers {
+            if watcher.phase == *phase && watcher.wants(WatchKind::Free) {
+                (watcher.teller)(told.clone());
+                waiting.insert(*session, now + watcher.timeout);
+            }
+        }
+        let first = waiting.values().min().copied();
+        self.quiescing.insert(self.serial, Quiesce { pasids: pasids.to_vec(), phase: *phase, waiting });
+        first
+    }
+}
+
+impl State {
+    /// Ids that nobody holds are freed: through the phases where somebody watches, else at once.
+    pub(super) fn release(&mut self, id: SetId, pasids: &[Pasid]) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let busy = |pasid: &Pasid| set.quiescing.values().any(|quiesce| quiesce.pasids.contains(pasid));
+        let fresh: Vec<Pasid> = pasids.iter().copied().filter(|pasid| !busy(pasid)).collect();
+        if fresh.is_empty() {
+            return;
+        }
+        match set.begin_phase(&fresh, 0) {
+            Some(first) => {
+                set.pending.extend(fresh);
+                self.events.tell(&Notice::Deadline(first));
+            }
+            None => self.give_back(id, &fresh),
+        }
+    }
+
+    /// Goes on to the next phase where nobody is waited for any more; after the last one the ids go back.
+    fn advance(&mut self, id: SetId, serial: u64) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let Some(quiesce) = set.quiescing.get(&serial).filter(|quiesce| quiesce.waiting.is_empty()) else { return };
+        let done = PHASES.iter().position(|phase| *phase == quiesce.phase).unwrap_or(PHASES.len());
+        let Some(quiesce) = set.quiescing.remove(&serial) else { return };
+        match set.begin_phase(&quiesce.pasids, done + 1) {
+            Some(first) => self.events.tell(&Notice::Deadline(first)),
+            None => {
+                self.give_back(id, &quiesce.pasids);
+                self.bury_if_over(id);
+            }
+        }
+    }
+
+    /// A session is gone: nobody waits for it.
+    pub(super) fn stop_watching(&mut self, id: SetId, session: SessionId) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        if set.watchers.remove(&session).is_none() {
+            return;
+        }
+        set.flag_watched();
+        let mut over = Vec::new();
+        for (serial, quiesce) in &mut set.quiescing {
+            if quiesce.waiting.remove(&session).is_some() && quiesce.waiting.is_empty() {
+                over.push(*serial);
+            }
+        }
+        for serial in over {
+            self.advance(id, serial);
+        }
+    }
+}
