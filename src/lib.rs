@@ -8,6 +8,8 @@ pub mod bench;
 pub mod bitmap;
 #[cfg(feature = "daemon")]
 pub mod cgroupfs;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "daemon")]

@@ -1,2 +1,5 @@
 //! ioasidctl: the command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    ioasid::cli::main()
+}

@@ -70,8 +70,8 @@ impl Service {
         self.connection.send(id, call, fds, None)?;
         loop {
             let message = self.connection.receive(None)?;
-            // Events of an earlier subscription may stand before the answer.
-            if message.header.kind != Kind::Event && message.header.id == id {
+            // Events of an earlier subscription may stand before the answer; id 0 answers what could not be read.
+            if message.header.kind != Kind::Event && (message.header.id == id || message.header.id == 0) {
                 return Ok(message);
             }
         }

@@ -125,11 +125,11 @@ impl Session {
                 Kind::Event => self.events.push_back(message.read().map_err(Broken::Other)?),
                 // A restarted service took over this very connection: the request may have been lost with the old one.
                 Kind::Reply if message.header.op == OpenSession::OP => self.connection.send(id, call, &[], None)?,
-                // Nobody asked: the set ends.
-                Kind::Refusal if message.header.id == id || message.header.op == OpenSession::OP => return Ok(message),
-                Kind::Reply | Kind::Fault if message.header.id == id => return Ok(message),
+                Kind::Reply | Kind::Refusal | Kind::Fault if message.header.id == id => return Ok(message),
+                // To nobody's request, so to whatever was asked last: the set ends, or a frame could not be read.
+                Kind::Refusal | Kind::Fault if message.header.id == 0 => return Ok(message),
                 // The answer to a request that was repeated and is answered already.
-                Kind::Reply | Kind::Fault | Kind::Refusal => {}
+                Kind::Reply | Kind::Refusal | Kind::Fault => {}
                 Kind::Request => return Err(Broken::Other(ClientError::Protocol("a request".to_owned()))),
             }
         }

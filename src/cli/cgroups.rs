@@ -1,0 +1,107 @@
+//! `cgroup`: the tree.
+
+use super::context::Context;
+use super::outcome::Outcome;
+use super::table::{Side, Table, printable};
+use super::values;
+use crate::proto::{CgroupInfo, GetCgroup};
+
+/// A cgroup and all below it that the service knows.
+pub(super) fn cgroup(context: &Context, path: Option<&str>) -> Outcome {
+    let path = path.map(values::cgroup).transpose()?;
+    context.print(&context.ask(&GetCgroup { path, recurse: true })?, render)
+}
+
+fn render(top: &CgroupInfo) -> String {
+    let right = Side::Right;
+    let mut table = Table::new(&[
+        ("CGROUP", Side::Left),
+        ("MAX", right),
+        ("EFFECTIVE", right),
+        ("CURRENT", right),
+        ("PEAK", right),
+        ("EVENTS", right),
+        ("LOCAL", right),
+        ("SET BY", Side::Left),
+    ]);
+    add(&mut table, top, top.path.as_str(), "", "");
+    table.render()
+}
+
+/// Adds `node` under the name, with what is drawn before it and before what is below it.
+fn add(table: &mut Table, node: &CgroupInfo, name: &str, branch: &str, trunk: &str) {
+    let dying = if node.dying { " (dying)" } else { "" };
+    let at_root = node.path.is_root();
+    let limit = |max: &dyn ToString| if at_root { "-".to_owned() } else { max.to_string() };
+    table.row([
+        format!("{branch}{}{dying}", printable(name)),
+        limit(&node.max),
+        limit(&node.effective_max),
+        node.current.to_string(),
+        node.peak.to_string(),
+        node.events.max.to_string(),
+        node.events_local.max.to_string(),
+        set_by(node),
+    ]);
+    for (n, child) in node.children.iter().enumerate() {
+        let (turn, down) = if n + 1 == node.children.len() { ("└─", "  ") } else { ("├─", "│ ") };
+        let name = child.path.name().unwrap_or("/");
+        add(table, child, name, &format!("{trunk}{turn}"), &format!("{trunk}{down}"));
+    }
+}
+
+/// What stands behind the limit: the line of the policy, else a word.
+fn set_by(node: &CgroupInfo) -> String {
+    match (&node.source, node.set_by.as_str()) {
+        _ if node.path.is_root() => node.capacity.map_or_else(String::new, |capacity| format!("capacity {capacity}")),
+        (Some(source), "" | "policy") => format!("{}:{}", source.file, source.line),
+        (Some(source), word) => format!("{word}, over {}:{}", source.file, source.line),
+        (None, "" | "unset") => "-".to_owned(),
+        (None, word) => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CgroupId, Limit};
+    use crate::proto::{EventCounts, LimitSource};
+
+    fn node(path: &str, max: Limit, current: u64, children: Vec<CgroupInfo>) -> CgroupInfo {
+        CgroupInfo {
+            path: path.parse().unwrap(),
+            id: CgroupId(1),
+            max,
+            effective_max: max,
+            current,
+            peak: current,
+            events: EventCounts { max: 2 },
+            events_local: EventCounts::default(),
+            dying: false,
+            source: None,
+            set_by: String::new(),
+            capacity: None,
+            children,
+        }
+    }
+
+    #[test]
+    fn the_tree_is_drawn_with_the_line_behind_each_limit() {
+        let source = Some(LimitSource { file: "p.toml".to_owned(), line: 7 });
+        let mut a = node("/a", Limit::Count(64), 5, vec![node("/a/x", Limit::Max, 5, vec![])]);
+        a.source = source.clone();
+        let mut b = node("/b", Limit::Count(9), 0, vec![node("/b/y z", Limit::Max, 0, vec![])]);
+        (b.source, b.set_by, b.dying) = (source, "administrator".to_owned(), true);
+        let mut root = node("/", Limit::Max, 5, vec![a, b]);
+        root.capacity = Some(1000);
+        let lines = [
+            "CGROUP       MAX  EFFECTIVE  CURRENT  PEAK  EVENTS  LOCAL  SET BY",
+            "/              -          -        5     5       2      0  capacity 1000",
+            "├─a           64         64        5     5       2      0  p.toml:7",
+            "│ └─x        max        max        5     5       2      0  -",
+            "└─b (dying)    9          9        0     0       2      0  administrator, over p.toml:7",
+            "  └─y z      max        max        0     0       2      0  -",
+        ];
+        assert_eq!(render(&root).lines().collect::<Vec<_>>(), lines);
+    }
+}

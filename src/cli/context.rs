@@ -1,0 +1,110 @@
+//! Where a command finds the service and the set FD, and how it prints.
+
+use super::arguments::FdArgument;
+use super::outcome::{Failed, Outcome, print_line};
+use super::values;
+use crate::client::{DEFAULT_SOCKET, Service, Session, Set};
+use crate::proto::Call;
+use serde::Serialize;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What all verbs share.
+#[derive(Debug)]
+pub(super) struct Context {
+    socket: PathBuf,
+    json: bool,
+}
+
+impl Context {
+    /// With what the command line says.
+    pub fn new(socket: Option<PathBuf>, json: bool) -> Self {
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self { socket: socket_path(socket, variable, |path| path.exists()), json }
+    }
+
+    /// Whether standard output is for programs.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// A connection to the service.
+    pub fn service(&self) -> Result<Service, Failed> {
+        Ok(Service::connect(&self.socket)?)
+    }
+
+    /// One call to the service.
+    pub fn ask<C: Call>(&self, call: &C) -> Result<C::Reply, Failed> {
+        Ok(self.service()?.call(call, &[])?.0)
+    }
+
+    /// Prints a result: as JSON, or as the text that `words` makes of it.
+    pub fn print<T: Serialize>(&self, result: &T, words: impl FnOnce(&T) -> String) -> Outcome {
+        let text = if self.json { to_json(result) } else { words(result) };
+        if !text.is_empty() {
+            print_line(text.trim_end_matches('\n'));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A value as JSON on one line.
+pub(super) fn to_json<T: Serialize>(value: &T) -> String {
+    // Replies are maps with string keys and plain values: serde_json cannot fail on them.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The set FD held: by `--fd`, else by the environment.
+pub(super) fn held_set(fd: &FdArgument) -> Result<Set, Failed> {
+    match &fd.number {
+        Some(text) => Ok(Set::from_number(values::number("fd", text, "the number of a descriptor")?)?),
+        None => Ok(Set::from_env()?),
+    }
+}
+
+/// A session on the set FD held, and the set, which has to outlive it.
+pub(super) fn held_session(fd: &FdArgument) -> Result<(Set, Session), Failed> {
+    let set = held_set(fd)?;
+    let session = set.session()?;
+    Ok((set, session))
+}
+
+/// `--socket`, else `IOASID_SOCKET`, else the host's; the user's own where the host has none.
+fn socket_path(
+    given: Option<PathBuf>,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+    exists: impl Fn(&Path) -> bool,
+) -> PathBuf {
+    if let Some(path) = given.or_else(|| variable("IOASID_SOCKET")) {
+        return path;
+    }
+    let host = PathBuf::from(DEFAULT_SOCKET);
+    match variable("XDG_RUNTIME_DIR").map(|dir| dir.join("ioasidd/ioasid.sock")) {
+        Some(own) if !exists(&host) && exists(&own) => own,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_service_goes_before_the_users_own() {
+        let at = |given: Option<&str>, named: Option<&str>, existing: &[&str]| {
+            let variable = |name: &str| match name {
+                "IOASID_SOCKET" => named.map(PathBuf::from),
+                _ => Some(PathBuf::from("/run/user/7")),
+            };
+            let exists = |path: &Path| existing.iter().any(|name| Path::new(name) == path);
+            socket_path(given.map(PathBuf::from), variable, exists).display().to_string()
+        };
+        let own = "/run/user/7/ioasidd/ioasid.sock";
+        assert_eq!(at(Some("/x"), Some("/y"), &[own]), "/x");
+        assert_eq!(at(None, Some("/y"), &[own]), "/y");
+        assert_eq!(at(None, None, &[own]), own);
+        assert_eq!(at(None, None, &[own, DEFAULT_SOCKET]), DEFAULT_SOCKET);
+        assert_eq!(at(None, None, &[]), DEFAULT_SOCKET);
+    }
+}
