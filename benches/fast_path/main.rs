@@ -23,13 +23,14 @@ fn main() {
 
     let line = limits::line_round_trip(pin);
     let mut report = Report { results: Vec::new(), line_round_trip_ns: Some(line) };
-    let groups: [(&str, Group); 7] = [
+    let groups: [(&str, Group); 8] = [
         ("mapped", mapped::run),
         ("pair", pool::pairs),
         ("churn", pool::churns),
         ("burst", pool::bursts),
         ("window", pool::windows),
         ("refusal", pool::refusals),
+        ("latency", pool::latencies),
         ("fill", pool::fills),
     ];
     for (name, run) in groups {

@@ -1,7 +1,7 @@
 //! The pool: pairs, churn, bursts, windows, refusals, fill.
 
 use crate::peers::{Any, Dice, LEN, Locked, Pool, Queue, Round, Spread, bitmap};
-use ioasid::bench::{Case, Measure, Report, Threads, interleave};
+use ioasid::bench::{Case, Measure, Outcome, Report, Threads, interleave};
 use ioasid::bitmap::{Search, limits, words_needed};
 use ioasid::sync::AtomicU64;
 use std::hint::black_box;
@@ -18,6 +18,8 @@ struct Stand<P> {
     hands: [Mutex<Hand>; 2],
 }
 
+/// Alone on its lines: both threads write their own at every turn.
+#[repr(align(128))]
 struct Hand {
     ids: Vec<u32>,
     hint: usize,
@@ -124,7 +126,7 @@ macro_rules! duel {
     }};
 }
 
-fn report(results: impl IntoIterator<Item = Vec<ioasid::bench::Outcome>>) -> Report {
+fn report(results: impl IntoIterator<Item = Vec<Outcome>>) -> Report {
     Report { results: results.into_iter().flatten().collect(), line_round_trip_ns: None }
 }
 
@@ -204,18 +206,62 @@ pub fn refusals(rounds: usize, measure: &Measure) -> Report {
         }
     }
     let mut cases = [
-        Case::new("one_load", |m| m.one(times(|| assert!(black_box(limits::load(black_box(&words[0]))) != 0)))),
+        Case::new("one_load", |m| m.one(times(|| assert!(black_box(limits::load(&black_box(&words)[0])) != 0)))),
         Case::new("refusal_full_space", |m| {
             m.one(times(|| assert_eq!(black_box(&full).claim(Search::Any, 0, LEN - 1), None)))
         })
         .against("one_load"),
-        Case::new("sixteen_loads", |m| m.one(times(|| assert!(limits::read_all(black_box(&words[..16])))))),
+        Case::new("sixteen_loads", |m| m.one(times(|| assert!(limits::read_all(&black_box(&words)[..black_box(16)]))))),
         Case::new("refusal_full_window", |m| {
             m.one(times(|| assert_eq!(black_box(&windowed).claim(Search::Any, 4096, 4096 + 1023), None)))
         })
         .against("sixteen_loads"),
     ];
     interleave(rounds, measure, &mut cases)
+}
+
+/// The slowest of a thousand claims beside the usual one, both less what the timer shows at the same share when nothing
+/// is done.
+pub fn latencies(rounds: usize, measure: &Measure) -> Report {
+    let stand = Stand::<Any>::new(95);
+    let mut tails = Vec::new();
+    for _ in 0..rounds {
+        let laps = Mutex::new((Vec::new(), Vec::new()));
+        stand.measure(measure, 2, |pool, hand| {
+            let mut own = [(0, 0); CHUNK as usize];
+            for (claim, nothing) in &mut own {
+                let at = hand.dice.roll(hand.ids.len());
+                pool.release(hand.ids[at], &mut hand.hint);
+                *nothing = timed(|| ());
+                *claim = timed(|| hand.ids[at] = pool.claim(&mut hand.hint).unwrap());
+            }
+            laps.lock().unwrap().extend(own);
+            CHUNK
+        });
+        let (mut claims, mut nothings) = laps.into_inner().unwrap();
+        let mut net =
+            |share| percentile(&mut claims, share).saturating_sub(percentile(&mut nothings, share)).max(1) as f64;
+        let [usual, slow] = [0.5, 0.999].map(&mut net);
+        tails.push((slow / usual, usual, slow));
+    }
+    tails.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (ratio, usual, slow) = tails[tails.len() / 2];
+    let quartiles_ns = [tails[tails.len() / 4].2, tails[tails.len() * 3 / 4].2];
+    let name = "claim_p999_churn_95_2t".into();
+    let limit = Some("its p50".into());
+    report([vec![Outcome { name, median_ns: slow, quartiles_ns, limit, limit_ns: Some(usual), ratio: Some(ratio) }]])
+}
+
+/// Nanoseconds of `work`, the timer's cost with them.
+fn timed(work: impl FnOnce()) -> u64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as u64
+}
+
+fn percentile(values: &mut [u64], share: f64) -> u64 {
+    let at = ((values.len() - 1) as f64 * share) as usize;
+    *values.select_nth_unstable(at).1
 }
 
 /// Two threads take every id of an empty pool.

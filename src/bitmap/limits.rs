@@ -29,33 +29,35 @@ pub fn read_all(words: &[AtomicU64]) -> bool {
     words.iter().all(|word| word.load(Ordering::SeqCst) == u64::MAX)
 }
 
-/// How long a cache line takes to another core and back, in nanoseconds: the best of 20 means of 1,000 trips, for a
+/// How long a cache line takes to another core and back, in nanoseconds: the best mean of 100 trips out of 200, for a
 /// thread that loses its core in the middle makes a mean worthless.
 ///
 /// `pin` is called on both threads with 0 and 1, to put them on different cores. Blocks: spins until both are done.
 pub fn line_round_trip(pin: impl Fn(usize) + Sync) -> f64 {
-    (0..20).map(|_| mean_round_trip(1_000, &pin)).fold(f64::INFINITY, f64::min)
-}
-
-fn mean_round_trip(trips: u32, pin: &(impl Fn(usize) + Sync)) -> f64 {
+    const TRIPS: u32 = 100;
     let ball = AtomicU64::new(0);
-    // ORDERING: AcqRel throughout: each player waits for the other's write and answers with its own.
     let play = |side: u64| {
         pin(side as usize);
-        let start = Instant::now();
-        for turn in 0..u64::from(trips) {
-            let mine = turn * 2 + side;
-            while ball.load(Ordering::Acquire) != mine {
-                std::hint::spin_loop();
+        let mut best = Duration::MAX;
+        let mut mine = side;
+        for _ in 0..200 {
+            let start = Instant::now();
+            for _ in 0..TRIPS {
+                // ORDERING: Acquire and Release: each player waits for the other's write and answers with its own.
+                while ball.load(Ordering::Acquire) != mine {
+                    std::hint::spin_loop();
+                }
+                ball.store(mine + 1, Ordering::Release);
+                mine += 2;
             }
-            ball.store(mine + 1, Ordering::Release);
+            best = best.min(start.elapsed());
         }
-        start.elapsed()
+        best
     };
-    let elapsed = std::thread::scope(|scope| {
+    let best = std::thread::scope(|scope| {
         let other = scope.spawn(|| play(1));
         let ours = play(0);
-        other.join().unwrap_or(Duration::ZERO).max(ours)
+        other.join().map_or(ours, |theirs| theirs.min(ours))
     });
-    elapsed.as_nanos() as f64 / f64::from(trips.max(1))
+    best.as_nanos() as f64 / f64::from(TRIPS)
 }

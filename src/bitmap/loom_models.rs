@@ -123,12 +123,12 @@ fn moving_hole_is_no_refusal() {
     model(3, || {
         let pool = pool(66, &[64]);
         let other = pool.clone();
-        let theirs = thread::spawn(move || {
+        let mover = thread::spawn(move || {
             other.release(1).unwrap();
-            any(&other).expect("two ids for two claimers")
+            other.claim_at(64)
         });
-        let ours = any(&pool).expect("two ids for two claimers");
-        assert_ne!(ours, theirs.join().unwrap());
+        let ours = any(&pool).expect("1 is free before 64 is taken");
+        assert_eq!(mover.join().unwrap(), ours != 64);
     });
 }
 
@@ -150,15 +150,15 @@ fn release_ends_the_full_state() {
 /// Rules out: a window refused while it has room throughout.
 #[test]
 fn moving_hole_in_a_window_is_no_refusal() {
-    model(2, || {
+    model(3, || {
         let pool = pool(130, &[64]);
         let other = pool.clone();
-        let theirs = thread::spawn(move || {
+        let mover = thread::spawn(move || {
             other.release(1).unwrap();
-            other.claim(Search::Round, 1, 65).expect("two ids for two claimers")
+            other.claim_at(64)
         });
-        let ours = pool.claim(Search::Any, 1, 65).expect("two ids for two claimers");
-        assert_ne!(ours, theirs.join().unwrap());
+        let ours = pool.claim(Search::Round, 1, 65).expect("1 is free before 64 is taken");
+        assert_eq!(mover.join().unwrap(), ours != 64);
     });
 }
 

@@ -34,14 +34,13 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     /// never pause (anywhere), a wider window is looked through 17 times, then refused: each word was seen full.
     #[inline]
     pub fn claim(&self, mode: Search, lo: u32, hi: u32) -> Option<u32> {
+        // In the caller: a refusal of the full space is this one load.
         if self.watch().is_full() {
             return None;
         }
         let hi = hi.min(self.len() - 1);
-        if lo > hi {
-            return None;
-        }
         match mode {
+            _ if lo > hi => None,
             Search::Any => self.claim_any(lo, hi),
             Search::Round => self.claim_round(lo, hi),
         }
@@ -77,16 +76,19 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         Some(start)
     }
 
-    #[inline]
     fn claim_any(&self, lo: u32, hi: u32) -> Option<u32> {
         let (first, last) = (lo / 64, hi / 64);
         let word = match hint::get(self.key()) {
             Some(word) if (first..=last).contains(&word) => {
                 if let Try::Claimed(id, met) = self.claim_in(word, mask_within(word, lo, hi)) {
-                    self.follow(word, met);
+                    self.follow(word, met, first, last);
                     return Some(id);
                 }
                 word + 1
+            }
+            // Not seen from here: if the marks call all of it full, the search would end in the proof anyway.
+            _ if self.summary().next_open(first, last).is_none() => {
+                return self.prove(1, lo, hi, false, &|word, mask| self.claim_in(word, mask)).map(|(id, _)| id);
             }
             _ => first + hint::spread(last - first + 1),
         };
@@ -99,15 +101,14 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     fn claim_elsewhere(&self, word: u32, lo: u32, hi: u32) -> Option<u32> {
         let from = if word > hi / 64 { lo } else { (word * 64).max(lo) };
         let (id, met) = self.search(1, from, lo, hi, |word, mask| self.claim_in(word, mask))?;
-        self.follow(id / 64, met);
+        self.follow(id / 64, met, lo / 64, hi / 64);
         Some(id)
     }
 
-    /// Moves this thread's hint to where it found an id, or well away if it met another thread there.
+    /// Moves this thread's hint to where it found an id, or to anywhere in the window if it met another thread there.
     #[inline]
-    fn follow(&self, word: u32, met: bool) {
-        let words = self.len().div_ceil(64);
-        hint::set(self.key(), if met { hint::spread(words) } else { word });
+    fn follow(&self, word: u32, met: bool, first: u32, last: u32) {
+        hint::set(self.key(), if met { first + hint::spread(last - first + 1) } else { word });
     }
 
     fn claim_round(&self, lo: u32, hi: u32) -> Option<u32> {
@@ -150,22 +151,22 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
 
     /// Follows the marks from `from` round `lo..=hi`, then has the leaves prove a refusal.
     fn search(&self, n: u32, from: u32, lo: u32, hi: u32, take: impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
-        self.follow_marks(from, hi, &take)
-            .or_else(|| if from > lo { self.follow_marks(lo, from - 1, &take) } else { None })
-            .or_else(|| self.prove(n, lo, hi, &take))
+        let mut passed = 0;
+        self.follow_marks(from, hi, &mut passed, &take)
+            .or_else(|| if from > lo { self.follow_marks(lo, from - 1, &mut passed, &take) } else { None })
+            .or_else(|| self.prove(n, lo, hi, passed > 0, &take))
     }
 
     /// Tries the words of `lo..=hi` that no mark calls full, and marks those it finds full after the first few.
-    fn follow_marks(&self, lo: u32, hi: u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
+    fn follow_marks(&self, lo: u32, hi: u32, passed: &mut u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
         let last = hi / 64;
         let mut word = lo / 64;
-        let mut passed = 0;
         while let Some(open) = self.summary().next_open(word, last) {
             if let Try::Claimed(id, met) = take(open, mask_within(open, lo, hi)) {
                 return Some((id, met));
             }
-            passed += 1;
-            if passed > UNMARKED && self.leaf_is_taken(open) {
+            *passed += 1;
+            if *passed > UNMARKED && self.leaf_is_taken(open) {
                 self.summary().mark(open);
             }
             word = open + 1;
@@ -176,10 +177,10 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         None
     }
 
-    /// Looks through every leaf of `lo..=hi`, until one gives an id or none was released during a look (invariant 5).
+    /// Looks through every leaf of `lo..=hi`, some of them full but `unmarked`, until one gives an id or none was released during a look (invariant 5).
     #[cold]
     #[inline(never)]
-    fn prove(&self, n: u32, lo: u32, hi: u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
+    fn prove(&self, n: u32, lo: u32, hi: u32, unmarked: bool, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
         if lo / 64 == hi / 64 {
             // One load is a look at all of it at one moment.
             return match take(lo / 64, mask_within(lo / 64, lo, hi)) {
@@ -203,7 +204,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             }
             let proven = if whole { self.watch().confirm_full(ticket) } else { self.watch().still(ticket) };
             if proven || (!whole && looks == WINDOW_LOOKS) {
-                if !whole {
+                if unmarked && !whole {
                     self.mark_all(lo, hi);
                 }
                 return None;

@@ -137,12 +137,28 @@ fn moving_hole_is_no_refusal() {
         let map = map(&[40]);
         assert!(map.lease_used(3));
         let other = map.clone();
-        let theirs = thread::spawn(move || {
+        let mover = thread::spawn(move || {
             other.release(3).unwrap();
-            other.claim().expect("two ids for two holders")
+            other.claim_in(40, 40)
         });
-        let ours = map.claim().expect("two ids for two holders");
-        assert_ne!(ours, theirs.join().unwrap());
+        let ours = map.claim().expect("3 is available before 40 is taken");
+        assert_eq!(mover.join().unwrap().is_some(), ours != 40);
+    });
+}
+
+/// Rules out: the same in a window.
+#[test]
+fn moving_hole_in_a_window_is_no_refusal() {
+    model(3, || {
+        let map = map(&[40]);
+        assert!(map.lease_used(3));
+        let other = map.clone();
+        let mover = thread::spawn(move || {
+            other.release(3).unwrap();
+            other.claim_in(40, 40)
+        });
+        let ours = map.claim_in(3, 40).expect("3 is available before 40 is taken");
+        assert_eq!(mover.join().unwrap().is_some(), ours != 40);
     });
 }
 
