@@ -50,3 +50,29 @@ pub fn eventually_equal<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T
         std::thread::yield_now();
     }
 }
+
+/// A policy: this in its `[space]`, a rule that lets everybody in the scratch cgroups have sets of up to 256 ids, and
+/// the rest.
+pub fn policy(cgroups: &Cgroups, space: &str, rest: &str) -> String {
+    let scratch = cgroups.path("");
+    format!(
+        r#"version = 1
+[space]
+{space}
+[[rule]]
+name = "tests"
+cgroup = "{scratch}/**"
+users = ["*"]
+action = "allow"
+quota = {{ default = 8, max = 256 }}
+sets_per_cgroup = 16
+domains = ["global", "pci:*"]
+{rest}
+"#
+    )
+}
+
+/// A `[[cgroup]]` section that gives one of the scratch cgroups a limit.
+pub fn max(cgroups: &Cgroups, below: &str, max: u64) -> String {
+    format!("[[cgroup]]\npath = \"{}\"\nmax = {max}\n", cgroups.path(below))
+}
