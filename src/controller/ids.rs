@@ -5,7 +5,7 @@ use super::life::misused;
 use super::{Controller, Notice, Permit, SessionId, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
-use crate::quota::{Charge, Node};
+use crate::quota::Node;
 use std::sync::Arc;
 
 /// The most ids of one request: what fits into one reply.
@@ -219,7 +219,8 @@ impl State {
         }
         let set = self.set(id)?;
         let (node, domain, path) = (Arc::clone(&set.node), set.domain, set.cgroup.clone());
-        let charge = self.charge(&node, count, &path)?;
+        self.make_room(&node, count, &path)?;
+        // Carved before they are charged: what the ids refuse has moved no counter, no peak either.
         let carve = |state: &mut Self| match state.pools.get_mut(&domain) {
             Some(pool) => pool.carve(id, count, range),
             None => Err(Refusal::NoSpace { domain, range, free: 0, asked: count }),
@@ -233,15 +234,28 @@ impl State {
                 carve(self)?
             }
         };
+        // There is room, and whoever charges holds the lock.
+        let charge = match node.try_charge(count.into()) {
+            Ok(charge) => charge,
+            Err(refusal) => {
+                if let Some(pool) = self.pools.get_mut(&domain) {
+                    pool.give_back(pasids);
+                }
+                return Err(refusal.into());
+            }
+        };
         self.set_mut(id)?.adopt(&pasids, charge);
         Ok(pasids)
     }
 
-    /// Charges `count` at every level or at none; unused leases in the way are taken back first.
-    fn charge(&mut self, node: &Arc<Node>, count: u32, requester: &CgroupPath) -> Result<Charge, Refusal> {
+    /// Sees to it that `count` can be charged at every level; unused leases in the way are taken back first.
+    fn make_room(&mut self, node: &Arc<Node>, count: u32, requester: &CgroupPath) -> Result<(), Refusal> {
         let obstacle = loop {
+            if node.room() >= count.into() {
+                return Ok(());
+            }
             match node.probe_charge(count.into()) {
-                Ok(charge) => return Ok(charge),
+                Ok(_) => return Ok(()),
                 Err(obstacle) if self.reclaim_charge(&obstacle.node, count) == 0 => break obstacle,
                 Err(_) => {}
             }

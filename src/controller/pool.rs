@@ -82,26 +82,30 @@ impl Pool {
         let Some(range) = range.intersect(self.range()) else {
             return Err(Refusal::NoSpace { domain: self.domain, range, free: 0, asked: count });
         };
-        let free = self.bitmap.count_free(range.min(), range.max());
-        if free < count && self.wake_in(range, count - free) < count - free {
-            return Err(Refusal::NoSpace {
-                domain: self.domain,
-                range,
-                free: self.bitmap.count_free(range.min(), range.max()),
-                asked: count,
-            });
+        let mut ids = self.claim(count, range);
+        let missing = count - u32::try_from(ids.len()).unwrap_or(count);
+        if missing > 0 {
+            if self.resting_in(range) < missing {
+                self.unclaim(&ids);
+                let free = self.available(range);
+                return Err(Refusal::NoSpace { domain: self.domain, range, free, asked: count });
+            }
+            self.wake_in(range, missing);
+            ids.extend(self.claim(missing, range));
         }
-        let mut ids = Vec::with_capacity(count as usize);
-        while ids.len() < count as usize {
-            let Some(pasid) = self.bitmap.claim(Search::Round, range.min(), range.max()).and_then(Pasid::new) else {
-                // Counted free above and nobody else claims: the bitmap is at fault, not the caller.
-                self.release(&ids);
-                return Err(Refusal::NoSpace { domain: self.domain, range, free: 0, asked: count });
-            };
-            self.adopt(set, pasid);
-            ids.push(pasid);
-        }
+        ids.iter().for_each(|pasid| self.adopt(set, *pasid));
         Ok(ids)
+    }
+
+    /// Claims up to `count` free ids in `range`.
+    fn claim(&self, count: u32, range: PasidRange) -> Vec<Pasid> {
+        let claim = || self.bitmap.claim(Search::Round, range.min(), range.max()).and_then(Pasid::new);
+        std::iter::from_fn(claim).take(count as usize).collect()
+    }
+
+    /// Puts claimed ids back that nobody has seen: they are free at once.
+    fn unclaim(&self, ids: &[Pasid]) {
+        ids.iter().for_each(|pasid| self.free_bit(*pasid));
     }
 
     fn adopt(&mut self, set: SetId, pasid: Pasid) {
@@ -122,15 +126,6 @@ impl Pool {
         }
         if self.quarantine.is_zero() {
             self.end_rests(now);
-        }
-    }
-
-    /// Takes ids back that nobody has seen: they are free at once.
-    fn release(&mut self, ids: &[Pasid]) {
-        for pasid in ids {
-            if self.disown(*pasid) {
-                self.free_bit(*pasid);
-            }
         }
     }
 
@@ -176,8 +171,12 @@ impl Pool {
     pub(super) fn available(&mut self, range: PasidRange) -> u32 {
         self.end_rests(Instant::now());
         let Some(range) = range.intersect(self.range()) else { return 0 };
+        self.bitmap.count_free(range.min(), range.max()) + self.resting_in(range)
+    }
+
+    fn resting_in(&self, range: PasidRange) -> u32 {
         let resting = self.resting.iter().filter(|r| range.contains(r.pasid.get())).count();
-        self.bitmap.count_free(range.min(), range.max()) + u32::try_from(resting).unwrap_or(u32::MAX)
+        u32::try_from(resting).unwrap_or(u32::MAX)
     }
 
     /// Whether nobody leases any of it and none rests: it could be made anew.
