@@ -350,7 +350,7 @@ fn a_holder_that_scribbles_hurts_its_own_set_alone() {
         let _ = session.alloc();
         assert!(scene.current("liar") <= 64);
         assert_eq!(scene.current("honest"), 10);
-        assert_eq!(SetRegion::open(region.as_fd().try_clone_to_owned().unwrap()).is_ok(), false);
+        assert!(SetRegion::open(region.as_fd().try_clone_to_owned().unwrap()).is_err());
     }
     let mut session = honest.session().unwrap();
     for pasid in &theirs {
