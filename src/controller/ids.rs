@@ -260,13 +260,15 @@ impl State {
                 Err(_) => {}
             }
         };
-        let level = obstacle.node.id();
+        let hit = Arc::clone(&obstacle.node);
         let refusal = obstacle.refuse();
         if let Refusal::LimitExceeded { cgroup, max, asked, .. } = &refusal {
             let requester_cgroup = requester.clone();
             let happening = Happening::LimitHit { cgroup: cgroup.clone(), max: *max, asked: *asked, requester_cgroup };
             self.events.emit(happening, now_usec());
-            self.events.tell(&Notice::CgroupEvents(level));
+            for level in std::iter::successors(Some(&hit), |node| node.parent()).filter(|node| !node.is_root()) {
+                self.events.tell(&Notice::CgroupEvents(level.id()));
+            }
         }
         Err(refusal)
     }

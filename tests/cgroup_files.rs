@@ -1,0 +1,371 @@
+//! The cgroup files: a tree that mirrors the cgroup tree, read and written as the kernel's own files are.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{Actor, Cgroups, Daemon, Options, eventually, eventually_equal};
+use ioasid::model::SetRequest;
+use ioasid::proto::ResetPeak;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const EINVAL: i32 = 22;
+const EACCES: i32 = 13;
+const EPERM: i32 = 1;
+const ENODEV: i32 = 19;
+const ENOTCONN: i32 = 107;
+
+fn policy(cgroups: &Cgroups) -> String {
+    format!(
+        r#"
+        version = 1
+        [space]
+        bits = 12
+        reserved = ["0-1023"]
+        quarantine = "0s"
+        [[cgroup]]
+        path = "{scratch}/limited"
+        max = 2
+        [[rule]]
+        name = "tests"
+        cgroup = "{scratch}/**"
+        users = ["*"]
+        action = "allow"
+        quota = {{ default = 8, max = 64 }}
+        "#,
+        scratch = cgroups.path("")
+    )
+}
+
+fn with_files() -> Options {
+    let arguments = ["--bus", "none", "--device", "none"].map(str::to_owned).to_vec();
+    Options { arguments: Some(arguments), ..Options::default() }
+}
+
+/// A service with the files, and a scratch cgroup.
+struct Fixture {
+    cgroups: Cgroups,
+    daemon: Daemon,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let cgroups = Cgroups::new();
+        let daemon = Daemon::start_with(&policy(&cgroups), &with_files());
+        Self { cgroups, daemon }
+    }
+
+    fn top(&self) -> PathBuf {
+        self.daemon.runtime_dir().join("cgroup")
+    }
+
+    fn directory(&self, below: &str) -> PathBuf {
+        self.top().join(self.cgroups.path(below).relative())
+    }
+
+    fn file(&self, below: &str, name: &str) -> PathBuf {
+        self.directory(below).join(name)
+    }
+
+    fn read(&self, below: &str, name: &str) -> String {
+        fs::read_to_string(self.file(below, name)).unwrap()
+    }
+
+    fn write_max(&self, below: &str, text: &str) -> Result<(), i32> {
+        let mut file =
+            File::options().write(true).truncate(true).open(self.file(below, "ioasids.max")).map_err(errno)?;
+        file.write_all(text.as_bytes()).map_err(errno)
+    }
+
+    fn finish(self) {
+        let top = self.top();
+        self.daemon.finish();
+        assert!(!mounted(&top), "the files stay mounted");
+    }
+}
+
+fn errno(error: std::io::Error) -> i32 {
+    error.raw_os_error().unwrap()
+}
+
+fn mounted(top: &Path) -> bool {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&format!(" {} ", top.display()))
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn shell(directory: &Path, script: &str) -> (i32, String) {
+    let out = Command::new("sh").args(["-c", script]).current_dir(directory).output().unwrap();
+    (out.status.code().unwrap(), String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+fn shell_of_user(uid: u32, directory: &Path, script: &str) -> i32 {
+    let id = uid.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", script]);
+    command.current_dir(directory).stderr(std::process::Stdio::null()).status().unwrap().code().unwrap()
+}
+
+#[test]
+fn directories_come_and_go_with_their_cgroups() {
+    let f = Fixture::new();
+    let below = ["ioasids.current", "ioasids.events", "ioasids.events.local", "ioasids.max", "ioasids.peak"];
+    assert!(names(&f.top()).iter().any(|name| name == "ioasids.capacity"));
+    for missing in ["ioasids.max", "ioasids.events"] {
+        assert_eq!(fs::metadata(f.top().join(missing)).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(names(&f.directory("")), below);
+    assert_eq!(fs::metadata(f.directory("a")).unwrap_err().kind(), ErrorKind::NotFound);
+    f.cgroups.make("a/b");
+    assert_eq!(names(&f.directory("a")), [&["b"][..], &below].concat());
+    let mut held = File::open(f.file("a/b", "ioasids.current")).unwrap();
+    let old = fs::metadata(f.directory("a/b")).unwrap().ino();
+    f.cgroups.remove("a/b");
+    assert_eq!(fs::metadata(f.directory("a/b")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(held.read(&mut [0; 8]).map_err(errno), Err(ENODEV), "as on cgroupfs");
+    f.cgroups.make("a/b");
+    assert_ne!(fs::metadata(f.directory("a/b")).unwrap().ino(), old, "another cgroup of the same name");
+    assert_eq!(held.read(&mut [0; 8]).map_err(errno), Err(ENODEV));
+    drop(held);
+    f.finish();
+}
+
+#[test]
+fn modes_and_owners_are_those_of_the_cgroup() {
+    let f = Fixture::new();
+    f.cgroups.make("u/x");
+    f.cgroups.delegate("u", 4321);
+    for (below, name, mode, owner) in [
+        ("u", "", 0o040_755, 4321),
+        ("u", "ioasids.current", 0o100_444, 4321),
+        ("u", "ioasids.max", 0o100_644, 0),
+        ("u/x", "ioasids.max", 0o100_644, 4321),
+        ("u/x", "ioasids.peak", 0o100_444, 0),
+    ] {
+        let metadata = fs::metadata(f.directory(below).join(name)).unwrap();
+        assert_eq!((metadata.permissions().mode(), metadata.uid(), metadata.len()), (mode, owner, 0), "{below} {name}");
+    }
+    assert_eq!(fs::create_dir(f.directory("u/new")).map_err(errno), Err(EPERM));
+    assert_eq!(fs::remove_file(f.file("u", "ioasids.max")).map_err(errno), Err(EPERM));
+    assert_eq!(
+        fs::set_permissions(f.file("u", "ioasids.max"), PermissionsExt::from_mode(0o666)).map_err(errno),
+        Err(EPERM)
+    );
+    f.finish();
+}
+
+#[test]
+fn a_limit_is_written_as_to_a_cgroup_file() {
+    let f = Fixture::new();
+    f.cgroups.make("a");
+    f.cgroups.make("limited");
+    assert_eq!((f.read("a", "ioasids.max"), f.read("limited", "ioasids.max")), ("max\n".into(), "2\n".into()));
+    for (text, shown) in [
+        ("7", "7\n"),
+        ("7\n", "7\n"),
+        (" 0x10 \n", "16\n"),
+        ("0", "0\n"),
+        ("99999999", "99999999\n"),
+        ("max\n", "max\n"),
+    ] {
+        assert_eq!(f.write_max("a", text), Ok(()), "{text:?}");
+        assert_eq!(f.read("a", "ioasids.max"), shown);
+    }
+    f.write_max("a", "5").unwrap();
+    for junk in ["-1", "x", "1 2", " \n", "\0", "1.0", "18446744073709551616"] {
+        assert_eq!(f.write_max("a", junk), Err(EINVAL), "{junk:?}");
+        assert_eq!(f.read("a", "ioasids.max"), "5\n", "unchanged");
+    }
+    let info = f.daemon.cgroup(&f.cgroups.path("a"));
+    assert_eq!(info.max, ioasid::model::Limit::Count(5));
+    let read_only = File::options().write(true).open(f.file("a", "ioasids.current")).map(drop).map_err(errno);
+    assert_eq!(read_only, Err(EACCES));
+    f.finish();
+}
+
+#[test]
+fn a_user_sets_limits_below_a_delegated_cgroup_and_nowhere_else() {
+    const USER: u32 = 4322;
+    let f = Fixture::new();
+    f.cgroups.make("d/x");
+    f.cgroups.make("other");
+    f.cgroups.delegate("d", USER);
+    let set = |below: &str| shell_of_user(USER, &f.directory(below), "echo 3 > ioasids.max");
+    assert_eq!(set("d/x"), 0);
+    assert_eq!(f.read("d/x", "ioasids.max"), "3\n");
+    assert_ne!(set("d"), 0);
+    assert_ne!(set("other"), 0);
+    assert_eq!((f.read("d", "ioasids.max"), f.read("other", "ioasids.max")), ("max\n".into(), "max\n".into()));
+    assert_eq!(shell_of_user(USER, &f.directory("d"), "cat ioasids.max x/ioasids.current > /dev/null"), 0);
+    assert_eq!(shell_of_user(USER, &f.directory("d/x"), "test -w ioasids.max && ! test -w ioasids.peak"), 0);
+    assert_eq!(shell_of_user(USER, &f.directory("d"), "test -w ioasids.max"), 1);
+    f.finish();
+}
+
+/// Who opened the file was allowed to; the writer decides, so a privileged program's output sets nothing.
+#[test]
+fn a_file_that_was_passed_on_is_written_with_the_writers_right() {
+    let f = Fixture::new();
+    f.cgroups.make("a");
+    let script = "exec 3> ioasids.max; setpriv --reuid 4323 --clear-groups sh -c 'echo 9 >&3'";
+    assert_ne!(shell(&f.directory("a"), script).0, 0);
+    assert_eq!(f.read("a", "ioasids.max"), "max\n");
+    f.finish();
+}
+
+#[test]
+fn counters_are_those_of_the_sets_charged_there() {
+    let f = Fixture::new();
+    f.cgroups.make("limited/guest");
+    let actor = Actor::new(&f.cgroups, "limited/guest");
+    let wire = actor.connect(&f.daemon);
+    let (set, _) = wire.create_set(SetRequest::default()).unwrap();
+    let mut session = set.session().unwrap();
+    let pasids = session.alloc_many(2, None).unwrap();
+    let read = |below: &str, name: &str| f.read(below, name).trim().to_owned();
+    for below in ["limited/guest", "limited", ""] {
+        assert_eq!((read(below, "ioasids.current"), read(below, "ioasids.peak")), ("2".into(), "2".into()), "{below}");
+    }
+    assert_eq!(fs::read_to_string(f.top().join("ioasids.current")).unwrap(), "2\n");
+    assert_eq!(fs::read_to_string(f.top().join("ioasids.capacity")).unwrap(), "3072\n");
+    session.alloc().unwrap_err();
+    let events = |below: &str| (read(below, "ioasids.events"), read(below, "ioasids.events.local"));
+    assert_eq!(events("limited"), ("max 1".into(), "max 1".into()));
+    assert_eq!(events("limited/guest"), ("max 0".into(), "max 0".into()));
+    assert_eq!(events(""), ("max 1".into(), "max 0".into()));
+    session.free(&pasids).unwrap();
+    assert_eq!((read("limited", "ioasids.current"), read("limited", "ioasids.peak")), ("0".into(), "2".into()));
+    f.daemon.connect().ask(&ResetPeak { cgroup: f.cgroups.path("limited").to_string() }).unwrap();
+    assert_eq!(read("limited", "ioasids.peak"), "0");
+    drop((session, set, wire, actor));
+    f.finish();
+}
+
+/// The file's text now, and its poll events: POLLPRI where it changed since it was read.
+fn ready(file: &File, timeout: PollTimeout) -> PollFlags {
+    let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+    poll(&mut polled, timeout).unwrap();
+    polled[0].revents().unwrap()
+}
+
+#[test]
+fn a_poll_of_events_wakes_when_a_limit_is_hit() {
+    let f = Fixture::new();
+    f.cgroups.make("limited/guest");
+    let actor = Actor::new(&f.cgroups, "limited/guest");
+    let wire = actor.connect(&f.daemon);
+    let (set, _) = wire.create_set(SetRequest::default()).unwrap();
+    let mut session = set.session().unwrap();
+    session.alloc_many(2, None).unwrap();
+    let begun = std::time::Instant::now();
+    let changed = PollFlags::POLLPRI | PollFlags::POLLERR;
+    for (below, name) in [("limited", "ioasids.events"), ("limited", "ioasids.events.local"), ("", "ioasids.events")] {
+        let mut file = File::open(f.file(below, name)).unwrap();
+        assert_eq!(ready(&file, PollTimeout::ZERO), changed, "not read yet");
+        let mut before = String::new();
+        file.read_to_string(&mut before).unwrap();
+        assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::empty());
+        let waiting = {
+            let file = file.try_clone().unwrap();
+            std::thread::spawn(move || ready(&file, PollTimeout::from(20_000u16)))
+        };
+        // Only once the other thread polls does the kernel know that somebody waits.
+        eventually("the thread polls", || {
+            session.alloc().unwrap_err();
+            waiting.is_finished().then_some(())
+        });
+        assert_eq!(waiting.join().unwrap(), changed, "{below} {name}");
+        let mut after = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut after).unwrap();
+        assert_ne!(before, after);
+        assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::empty());
+    }
+    assert!(begun.elapsed().as_secs() < 15, "woken, not timed out");
+    let quiet = File::open(f.file("limited", "ioasids.current")).unwrap();
+    assert_eq!(ready(&quiet, PollTimeout::ZERO), PollFlags::empty());
+    drop((session, set, wire, actor, quiet));
+    f.finish();
+}
+
+#[test]
+fn tools_find_their_way() {
+    let f = Fixture::new();
+    for number in 0..300 {
+        f.cgroups.make(&format!("many/c{number}"));
+    }
+    let top = f.directory("");
+    assert_eq!(shell(&top, "grep -r . . | wc -l"), (0, (302 * 5).to_string()));
+    assert_eq!(shell(&top, "find . -type d | wc -l"), (0, "302".into()));
+    assert_eq!(shell(&top, "find . -name ioasids.max | wc -l"), (0, "302".into()));
+    assert_eq!(shell(&top, "ls many | wc -l"), (0, "305".into()));
+    assert_eq!(shell(&top, "ls -lR many > /dev/null && df . > /dev/null && stat -f . > /dev/null").0, 0);
+    assert_eq!(
+        shell(&top, "for d in many/*/; do echo 1 > $d/ioasids.max || exit 1; done; cat many/c*/ioasids.max | sort -u"),
+        (0, "1".into())
+    );
+    assert_eq!(shell(&top, "cd many && cat ioasids.max && cd c1 && pwd -P > /dev/null"), (0, "max".into()));
+    f.finish();
+}
+
+#[test]
+fn a_read_goes_on_where_the_last_one_ended() {
+    let f = Fixture::new();
+    f.cgroups.make("a");
+    f.write_max("a", "123456").unwrap();
+    let file = File::open(f.file("a", "ioasids.max")).unwrap();
+    let mut part = [0; 3];
+    file.read_exact_at(&mut part, 0).unwrap();
+    f.write_max("a", "9").unwrap();
+    let mut rest = [0; 16];
+    let length = file.read_at(&mut rest, 3).unwrap();
+    assert_eq!((&part, &rest[..length]), (b"123", &b"456\n"[..]));
+    assert_eq!(file.read_at(&mut rest, 100).unwrap(), 0);
+    let length = file.read_at(&mut rest, 0).unwrap();
+    assert_eq!(&rest[..length], b"9\n", "from the beginning it is read anew");
+    drop(file);
+    f.finish();
+}
+
+#[test]
+fn what_a_killed_service_left_is_mounted_anew() {
+    let f = Fixture::new();
+    let Fixture { cgroups, mut daemon } = f;
+    let top = daemon.runtime_dir().join("cgroup");
+    let held = File::open(top.join("ioasids.current")).unwrap();
+    daemon.signal("KILL");
+    daemon.wait();
+    eventually_equal("a dead tree says so", &Err(ENOTCONN), || fs::read(top.join("ioasids.current")).map_err(errno));
+    daemon.start_again(&with_files());
+    assert_eq!(fs::read_to_string(top.join("ioasids.current")).unwrap(), "0\n");
+    assert_eq!((&held).read(&mut [0; 8]).map_err(errno), Err(ENOTCONN));
+    drop(held);
+    Fixture { cgroups, daemon }.finish();
+}
+
+#[test]
+fn the_files_can_be_elsewhere_or_nowhere() {
+    let cgroups = Cgroups::new();
+    let elsewhere = common::daemon::scratch_directory();
+    let dir = elsewhere.path().join("files");
+    let arguments =
+        ["--bus", "none", "--device", "none", "--cgroup-fs", dir.to_str().unwrap()].map(str::to_owned).to_vec();
+    let daemon = Daemon::start_with(&policy(&cgroups), &Options { arguments: Some(arguments), ..Options::default() });
+    assert_eq!(fs::read_to_string(dir.join("ioasids.peak")).unwrap(), "0\n");
+    assert!(!daemon.runtime_dir().join("cgroup").exists());
+    daemon.finish();
+    assert!(!mounted(&dir));
+    let daemon = Daemon::start(&policy(&cgroups));
+    assert!(!daemon.runtime_dir().join("cgroup").exists());
+    daemon.finish();
+}
