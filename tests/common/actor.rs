@@ -29,6 +29,8 @@ pub enum Order {
     Connect(PathBuf),
     /// Make a SEQPACKET pair, and hand both ends on.
     Pair,
+    /// Open this device for reading and writing, and hand it on; `{"errno"}` where it cannot be.
+    OpenDevice(PathBuf),
     /// Keep what rides on this order open.
     Keep,
     /// Close all that is kept.
@@ -158,6 +160,12 @@ impl Actor {
         self.connect(daemon).create_set(request).unwrap().0
     }
 
+    /// Opens a device as this process; the errno where it cannot.
+    pub fn open_device(&self, path: &Path) -> Result<OwnedFd, i32> {
+        let (value, mut fds) = self.order(&Order::OpenDevice(path.to_owned()), &[]);
+        fds.pop().ok_or_else(|| value["errno"].as_i64().unwrap().try_into().unwrap())
+    }
+
     /// Kills it as with `kill -9`, and waits for its end.
     pub fn kill(self) {}
 }
@@ -234,6 +242,10 @@ impl Kept {
                 let (a, b) = seqpacket::pair()?;
                 Ok((Value::Null, vec![a, b]))
             }
+            Order::OpenDevice(path) => match std::fs::File::options().read(true).write(true).open(path) {
+                Ok(file) => Ok((Value::Null, vec![file.into()])),
+                Err(error) => nothing(json!({"errno": error.raw_os_error()})),
+            },
             Order::Keep => {
                 self.fds.extend(fds);
                 nothing(Value::Null)

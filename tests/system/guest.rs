@@ -1,6 +1,8 @@
 //! What is checked in the virtual machine. On the host these tests are ignored.
 
 mod channel;
+mod device;
+mod files;
 
 /// Whether this process runs in the virtual machine.
 pub fn is_here() -> bool {

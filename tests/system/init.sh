@@ -10,7 +10,7 @@ mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 insmod /lib/cuse.ko
 ifconfig lo up 2>/dev/null
-export PATH=/bin HOME=/root IOASIDD_VM_GUEST=1 RUST_BACKTRACE=1
+export PATH=/usr/bin:/bin HOME=/root IOASIDD_VM_GUEST=1 RUST_BACKTRACE=1
 for word in $(cat /proc/cmdline); do
     case $word in ioasidd.checks=*) filter=${word#ioasidd.checks=} ;; esac
 done

@@ -45,8 +45,14 @@ impl Machine {
         );
         files.put("/etc/group", 0o644, b"root:x:0:\nann:x:1001:\nbob:x:1002:\n".to_vec());
         files.program("/bin/busybox", &which("busybox").unwrap_or_default())?;
-        files.program("/bin/ioasidd", Path::new(env!("CARGO_BIN_EXE_ioasidd")))?;
-        files.program("/bin/ioasidctl", Path::new(env!("CARGO_BIN_EXE_ioasidctl")))?;
+        // Busybox's shell runs its own applets first, and its setpriv sets no uid.
+        for tool in ["sh", "setpriv", "unshare"] {
+            files.program(&format!("/usr/bin/{tool}"), &which(tool).ok_or(format!("{tool} is not installed"))?)?;
+        }
+        // Where the tests look for them.
+        for program in [env!("CARGO_BIN_EXE_ioasidd"), env!("CARGO_BIN_EXE_ioasidctl")] {
+            files.program(program, Path::new(program))?;
+        }
         files.program("/bin/checks", &std::env::current_exe().map_err(|e| e.to_string())?)?;
         let mut initramfs = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
         initramfs.write_all(&files.archive()).map_err(|e| e.to_string())?;

@@ -8,6 +8,8 @@
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod guest;
 mod machine;
 
