@@ -127,7 +127,7 @@ fn moving_hole_is_no_refusal() {
             other.release(1).unwrap();
             other.claim_at(64)
         });
-        let ours = any(&pool).expect("1 is free before 64 is taken");
+        let ours = pool.claim_by_proof(0, 65).expect("1 is free before 64 is taken");
         assert_eq!(mover.join().unwrap(), ours != 64);
     });
 }
@@ -147,6 +147,23 @@ fn release_ends_the_full_state() {
     });
 }
 
+/// Rules out: a proof under a ticket from before a release, because another searcher armed the word again meanwhile.
+#[test]
+fn old_ticket_proves_nothing() {
+    model(3, || {
+        let pool = pool(66, &[64]);
+        let (mover, searcher) = (pool.clone(), pool.clone());
+        let mover = thread::spawn(move || {
+            mover.release(1).unwrap();
+            mover.claim_at(64)
+        });
+        let searcher = thread::spawn(move || _ = searcher.watch().arm());
+        let ours = pool.claim_by_proof(0, 65).expect("1 is free before 64 is taken");
+        assert_eq!(mover.join().unwrap(), ours != 64);
+        searcher.join().unwrap();
+    });
+}
+
 /// Rules out: a window refused while it has room throughout.
 #[test]
 fn moving_hole_in_a_window_is_no_refusal() {
@@ -157,7 +174,7 @@ fn moving_hole_in_a_window_is_no_refusal() {
             other.release(1).unwrap();
             other.claim_at(64)
         });
-        let ours = pool.claim(Search::Round, 1, 65).expect("1 is free before 64 is taken");
+        let ours = pool.claim_by_proof(1, 65).expect("1 is free before 64 is taken");
         assert_eq!(mover.join().unwrap(), ours != 64);
     });
 }

@@ -213,6 +213,12 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         }
     }
 
+    /// The proof alone, so that a model need not run through the search before it.
+    #[cfg(test)]
+    pub(super) fn claim_by_proof(&self, lo: u32, hi: u32) -> Option<u32> {
+        self.prove(1, lo, hi, false, &|word, mask| self.claim_in(word, mask)).map(|(id, _)| id)
+    }
+
     /// A window was refused: marks its full words, so that the next refusal need not pass them one by one.
     fn mark_all(&self, lo: u32, hi: u32) {
         let (mut word, last) = (lo / 64, hi / 64);

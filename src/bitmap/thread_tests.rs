@@ -30,7 +30,7 @@ impl Owners {
 fn turn_over(bitmap: &Bitmap<Vec<AtomicU64>>, threads: usize, turns: u32, lo: u32, hi: u32) {
     let (owners, start) = (Owners::new(bitmap.len()), Barrier::new(threads));
     std::thread::scope(|scope| {
-        for thread in 0..threads {
+        let spawn = |thread| {
             let (owners, start) = (&owners, &start);
             scope.spawn(move || {
                 start.wait();
@@ -41,8 +41,11 @@ fn turn_over(bitmap: &Bitmap<Vec<AtomicU64>>, threads: usize, turns: u32, lo: u3
                     owners.give(id);
                     bitmap.release(id).unwrap();
                 }
-            });
-        }
+            })
+        };
+        // Joined by hand, as all threads here: ThreadSanitizer does not see the scope's own wait.
+        let threads: Vec<_> = (0..threads).map(spawn).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 
@@ -91,7 +94,7 @@ fn runs_and_single_ids_never_overlap() {
     let bitmap = bitmap(2_048);
     let owners = Owners::new(2_048);
     std::thread::scope(|scope| {
-        for n in [1, 3, 8, 64] {
+        let threads = [1, 3, 8, 64].map(|n| {
             let (bitmap, owners) = (&bitmap, &owners);
             scope.spawn(move || {
                 for _ in 0..20_000 {
@@ -101,8 +104,9 @@ fn runs_and_single_ids_never_overlap() {
                     (start..start + n).for_each(|id| owners.give(id));
                     bitmap.release_run(start, n).unwrap();
                 }
-            });
-        }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     assert_eq!(bitmap.free(), 2_048);
 }

@@ -155,7 +155,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     }
 
     /// Looks through every touched word until one gives an id or none became available during a look.
-    fn prove(&self, lo: u32, hi: u32) -> Option<(u32, bool)> {
+    pub(super) fn prove(&self, lo: u32, hi: u32) -> Option<(u32, bool)> {
         let whole = lo == 0 && hi == self.len() - 1;
         for _ in 0..=self.word_count() {
             let ticket = self.watch().arm();

@@ -141,7 +141,7 @@ fn moving_hole_is_no_refusal() {
             other.release(3).unwrap();
             other.claim_in(40, 40)
         });
-        let ours = map.claim().expect("3 is available before 40 is taken");
+        let (ours, _) = map.prove(0, 63).expect("3 is available before 40 is taken");
         assert_eq!(mover.join().unwrap().is_some(), ours != 40);
     });
 }
@@ -157,7 +157,7 @@ fn moving_hole_in_a_window_is_no_refusal() {
             other.release(3).unwrap();
             other.claim_in(40, 40)
         });
-        let ours = map.claim_in(3, 40).expect("3 is available before 40 is taken");
+        let (ours, _) = map.prove(3, 40).expect("3 is available before 40 is taken");
         assert_eq!(mover.join().unwrap().is_some(), ours != 40);
     });
 }
