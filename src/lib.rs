@@ -6,6 +6,8 @@
 #[cfg(feature = "cli")]
 pub mod bench;
 pub mod bitmap;
+#[cfg(feature = "capi")]
+pub mod capi;
 #[cfg(feature = "daemon")]
 pub mod cgroupfs;
 #[cfg(feature = "cli")]

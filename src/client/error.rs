@@ -33,8 +33,21 @@ impl ClientError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Refused(refusal) => crate::proto::codes(refusal).errno,
-            Self::Unreachable(error) => error.raw_os_error().unwrap_or(crate::proto::FAULT_ERRNO),
+            Self::Unreachable(error) => error.raw_os_error().unwrap_or_else(|| errno_of(error.kind())),
             Self::Fault(_) | Self::Protocol(_) => crate::proto::FAULT_ERRNO,
         }
+    }
+}
+
+/// The errno behind an error that has words of ours instead; Linux's numbers, as in the table of refusals.
+fn errno_of(kind: io::ErrorKind) -> i32 {
+    match kind {
+        io::ErrorKind::NotFound => 2,
+        io::ErrorKind::PermissionDenied => 13,
+        io::ErrorKind::BrokenPipe => 32,
+        io::ErrorKind::ConnectionReset => 104,
+        io::ErrorKind::TimedOut => 110,
+        io::ErrorKind::ConnectionRefused => 111,
+        _ => crate::proto::FAULT_ERRNO,
     }
 }

@@ -1,0 +1,181 @@
+//! libioasid.so.1: the header that is shipped is the code's, a C program builds and runs with it, nothing else is in it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Cgroups, Daemon};
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+const HEADER: &str = "packaging/include/ioasid.h";
+
+fn in_source(path: &str) -> PathBuf {
+    Path::new(SOURCE).join(path)
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.current_dir(SOURCE).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}\n{complained}", output.status);
+    said
+}
+
+/// The library and the C program, built once.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
+        run(Command::new("packaging/build-library.sh").arg(&directory));
+        run(Command::new("gcc")
+            .args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"])
+            .args(["-I", "packaging/include", "examples/c/tour.c", "-o"])
+            .arg(directory.join("tour"))
+            .arg("-L")
+            .arg(&directory)
+            .arg("-lioasid"));
+        directory
+    })
+}
+
+fn policy(cgroups: &Cgroups) -> String {
+    format!(
+        r#"
+        version = 1
+        [space]
+        bits = 14
+        quarantine = "0s"
+        [[rule]]
+        name = "tests"
+        cgroup = "/**"
+        users = ["*"]
+        action = "allow"
+        quota = {{ default = 16, max = 64 }}
+        range = "1024-16383"
+        on_behalf_of = ["{}/**"]
+        "#,
+        cgroups.path("")
+    )
+}
+
+/// Header text as the source has it.
+fn generate() -> String {
+    let config = cbindgen::Config::from_file(in_source("packaging/cbindgen.toml")).unwrap();
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for file in ["settings", "answer", "set", "ids", "map"] {
+        builder = builder.with_src(in_source(&format!("src/capi/{file}.rs")));
+    }
+    let mut text = Vec::new();
+    builder.generate().unwrap().write(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn the_header_is_that_of_the_source() {
+    let generated = generate();
+    if std::env::var_os("IOASID_WRITE_HEADER").is_some() {
+        fs::write(in_source(HEADER), &generated).unwrap();
+    }
+    let shipped = fs::read_to_string(in_source(HEADER)).unwrap();
+    assert!(
+        shipped == generated,
+        "{HEADER} is out of date: IOASID_WRITE_HEADER=1 cargo test --test library the_header"
+    );
+}
+
+#[test]
+fn the_header_reads_as_c_and_as_cpp() {
+    for (compiler, standard) in [("gcc", "c99"), ("gcc", "c23"), ("g++", "c++17")] {
+        let standard = if standard == "c23" { "c2x" } else { standard };
+        let language = if compiler == "g++" { "c++" } else { "c" };
+        run(Command::new(compiler)
+            .args([&format!("-std={standard}"), "-Wall", "-Wextra", "-Wpedantic", "-Werror"])
+            .args(["-fsyntax-only", "-x", language, HEADER]));
+    }
+}
+
+#[test]
+fn what_is_exported_is_what_the_header_declares() {
+    let library = built().join("libioasid.so.1");
+    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let mut exported: Vec<&str> =
+        symbols.lines().filter_map(|line| line.split(" T ").nth(1)?.strip_suffix("@@IOASID_1.0")).collect();
+    exported.sort_unstable();
+    let header = fs::read_to_string(in_source(HEADER)).unwrap();
+    let mut declared: Vec<&str> = header
+        .lines()
+        .filter(|line| !line.starts_with([' ', '/', '#', '\t']))
+        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .filter(|word| word.starts_with("ioasid_"))
+        .collect();
+    declared.sort_unstable();
+    assert_eq!(exported, declared);
+    assert_eq!(symbols.lines().filter(|line| !line.contains(" A IOASID_1.0")).count(), exported.len(), "{symbols}");
+    let dynamic = run(Command::new("readelf").arg("-d").arg(&library));
+    assert!(dynamic.contains("Library soname: [libioasid.so.1]"), "{dynamic}");
+    let needed: Vec<&str> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    assert!(needed.iter().all(|line| ["libc.so.6", "libgcc_s.so.1", "ld-linux"].iter().any(|lib| line.contains(lib))));
+}
+
+#[test]
+fn neither_a_runtime_nor_a_bus_nor_a_command_line_is_inside() {
+    let tree = run(Command::new(env!("CARGO")).args([
+        "tree",
+        "--offline",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--no-default-features",
+        "--features",
+        "capi",
+    ]));
+    for heavy in ["tokio", "zbus", "clap", "redb", "jemalloc", "mimalloc"] {
+        assert!(!tree.lines().any(|line| line.starts_with(heavy)), "{heavy} is in it:\n{tree}");
+    }
+}
+
+#[test]
+fn pkg_config_leads_to_it() {
+    let flags = run(Command::new("pkg-config").args(["--cflags", "--libs", "ioasid"]).env("PKG_CONFIG_PATH", built()));
+    assert!(flags.contains("-lioasid"), "{flags}");
+    let version = run(Command::new("pkg-config").args(["--modversion", "ioasid"]).env("PKG_CONFIG_PATH", built()));
+    assert_eq!(version.trim(), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn a_c_program_takes_a_set_of_its_own_and_tours_it() {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let said = run(Command::new(built().join("tour")).arg(daemon.socket()).env("LD_LIBRARY_PATH", built()));
+    assert!(said.ends_with("all is well\n"), "{said}");
+    daemon.settles_to(&before);
+    daemon.finish();
+}
+
+#[test]
+fn under_valgrind_it_loses_nothing_and_reads_nothing_foreign() {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let (set, _) = daemon.connect().create_set_of(16).unwrap();
+    let said = run(Command::new("sh")
+        // valgrind keeps the descriptors that it was started with.
+        .args(["-c", r#"exec 5<&0 </dev/null; exec "$@""#, "sh", "valgrind", "--quiet", "--error-exitcode=99"])
+        .args(["--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=definite,indirect,possible"])
+        .arg("--child-silent-after-fork=yes")
+        .arg(built().join("tour"))
+        .env("LD_LIBRARY_PATH", built())
+        .env("IOASID_SET_FD", "5")
+        .stdin(set.as_fd().try_clone_to_owned().unwrap()));
+    assert!(said.ends_with("all is well\n"), "{said}");
+    drop(set);
+    daemon.settles_to(&before);
+    daemon.finish();
+}
