@@ -5,6 +5,8 @@
 
 #[cfg(feature = "cli")]
 pub mod bench;
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod bitmap;
 #[cfg(feature = "capi")]
 pub mod capi;

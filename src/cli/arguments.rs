@@ -191,6 +191,9 @@ pub(super) enum Verb {
     Cgroup {
         #[arg(value_name = "PATH")]
         path: Option<String>,
+        /// Those without a limit or a charge too
+        #[arg(long)]
+        all: bool,
     },
     /// Set a cgroup's limit
     SetMax {

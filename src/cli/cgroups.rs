@@ -4,12 +4,38 @@ use super::context::Context;
 use super::outcome::Outcome;
 use super::table::{Side, Table, printable};
 use super::values;
+use crate::model::Limit;
 use crate::proto::{CgroupInfo, GetCgroup};
 
-/// A cgroup and all below it that the service knows.
-pub(super) fn cgroup(context: &Context, path: Option<&str>) -> Outcome {
+/// A cgroup and all below it; for people without those that have nothing to tell, unless `all`.
+pub(super) fn cgroup(context: &Context, path: Option<&str>, all: bool) -> Outcome {
     let path = path.map(values::cgroup).transpose()?;
-    context.print(&context.ask(&GetCgroup { path, recurse: true })?, render)
+    context.print(&context.ask(&GetCgroup { path, recurse: true })?, |top| {
+        if all {
+            return render(top);
+        }
+        let mut shown = top.clone();
+        match leave_out_quiet(&mut shown) {
+            0 => render(&shown),
+            quiet => {
+                format!("{}{quiet} cgroup(s) without a limit or a charge left out; --all shows them\n", render(&shown))
+            }
+        }
+    })
+}
+
+/// Leaves out the cgroups below `node` that have no limit and were never charged, and so have all below them; says how
+/// many.
+fn leave_out_quiet(node: &mut CgroupInfo) -> usize {
+    let mut quiet = 0;
+    node.children.retain_mut(|child| {
+        quiet += leave_out_quiet(child);
+        let tells = child.max != Limit::Max || child.peak > 0 || child.events.max > 0 || child.dying;
+        let keep = tells || !child.children.is_empty();
+        quiet += usize::from(!keep);
+        keep
+    });
+    quiet
 }
 
 fn render(top: &CgroupInfo) -> String {
@@ -64,7 +90,7 @@ fn set_by(node: &CgroupInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CgroupId, Limit};
+    use crate::model::CgroupId;
     use crate::proto::{EventCounts, LimitSource};
 
     fn node(path: &str, max: Limit, current: u64, children: Vec<CgroupInfo>) -> CgroupInfo {
@@ -103,5 +129,18 @@ mod tests {
             "  └─y z      max        max        0     0       2      0  -",
         ];
         assert_eq!(render(&root).lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn what_has_nothing_to_tell_is_left_out_and_counted() {
+        let quiet = |path: &str, children| CgroupInfo {
+            events: EventCounts::default(),
+            ..node(path, Limit::Max, 0, children)
+        };
+        let limited = CgroupInfo { max: Limit::Count(4), ..quiet("/a/b", vec![quiet("/a/b/c", vec![])]) };
+        let mut root = quiet("/", vec![quiet("/a", vec![limited]), quiet("/x", vec![quiet("/x/y", vec![])])]);
+        assert_eq!(leave_out_quiet(&mut root), 3);
+        assert_eq!(root.children.len(), 1);
+        assert_eq!(root.children[0].children[0].path.as_str(), "/a/b");
     }
 }

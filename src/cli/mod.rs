@@ -55,7 +55,7 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Hold { fd, pasid, command } => holder::hold(&fd, &pasid, &command),
         Verb::Receive { from, peer_uid, command } => handover::receive(&from, peer_uid.as_deref(), &command),
         Verb::Send { fd, to, peer_uid } => handover::send(context, &fd, &to, peer_uid.as_deref()),
-        Verb::Cgroup { path } => cgroups::cgroup(context, path.as_deref()),
+        Verb::Cgroup { path, all } => cgroups::cgroup(context, path.as_deref(), all),
         Verb::SetMax { cgroup, max, persist } => admin::set_max(context, &cgroup, &max, persist),
         Verb::ResetPeak { cgroup } => admin::reset_peak(context, &cgroup),
         Verb::Recharge { set, cgroup } => admin::recharge(context, &set, &cgroup),

@@ -80,7 +80,7 @@ impl Controller {
         set.cgroup = node.path().clone();
         set.node = Arc::clone(&node);
         state.recount(old, node.id());
-        state.tree.prune();
+        state.prune();
         tracing::info!(set = id.0, from = %from, to = %cgroup, uid = caller.uid, "set recharged");
         let moved = Happening::Recharged { set: id, from, to: cgroup.clone(), by_uid: caller.uid };
         state.events.emit(moved, now_usec());

@@ -21,7 +21,7 @@ impl Controller {
             return Err(Refusal::invalid("count", count, "1 to 8192 ids at once").into());
         }
         let mut state = self.lock();
-        let range = self.usable(&state, id, range)?;
+        let range = self.usable(&mut state, id, range)?;
         let pasids = state.lease(id, count, range)?;
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, true));
@@ -32,12 +32,18 @@ impl Controller {
     }
 
     /// What of `range` the set can use, if it can use anything: active, its cgroup alive.
-    pub(super) fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
+    pub(super) fn usable(
+        &self,
+        state: &mut State,
+        id: SetId,
+        range: Option<PasidRange>,
+    ) -> Result<PasidRange, Refusal> {
         let set = state.set(id)?;
         set.must_be_active()?;
         if set.node.is_dying() || !self.world.cgroups.is_alive(&set.cgroup, set.node.id()) {
-            set.node.mark_dying();
-            return Err(Refusal::Stale { cgroup: set.cgroup.clone() });
+            let (node, cgroup) = (Arc::clone(&set.node), set.cgroup.clone());
+            state.mark_dying(&node);
+            return Err(Refusal::Stale { cgroup });
         }
         let Some(range) = range else { return Ok(set.range) };
         range.intersect(set.range).ok_or(Refusal::NoSpace { domain: set.domain, range, free: 0, asked: 1 })
@@ -285,7 +291,7 @@ impl State {
             pool.give_back(pasids.iter().copied());
         }
         drop(charge);
-        self.tree.prune();
+        self.prune();
         self.events.tell(&Notice::SetChanged(id));
     }
 

@@ -288,6 +288,7 @@ impl State {
         let forget = set.sessions.is_empty();
         if !std::mem::replace(&mut set.gone, true) {
             set.region = None;
+            self.mapped.remove(&id);
             let removed = Happening::SetRemoved { set: id, reason: set.reason.clone() };
             let (uid, cgroup, domain) = (set.owner_uid, set.node.id(), set.domain);
             self.guard.remove_set(uid);

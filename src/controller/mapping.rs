@@ -4,6 +4,7 @@
 //! holder that scribbles on it hurts its own set: an id that the region calls used is not taken back, one that it
 //! calls unused is, and no word of it reaches another set.
 
+use super::set::Set;
 use super::{Controller, Notice, State, descriptor_failure};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId};
 use crate::proto::{Mapped, WatchKind};
@@ -29,6 +30,7 @@ impl Controller {
             let set = state.set_mut(id)?;
             set.region = Some(region);
             set.flag_watched();
+            state.mapped.insert(id);
         }
         let region = state.set(id)?.region.as_ref().ok_or_else(|| Fault::new("a region that was just made"))?;
         let file = region.as_fd().try_clone_to_owned().map_err(failed)?;
@@ -40,7 +42,7 @@ impl Controller {
     /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
     pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
         let mut state = self.lock();
-        let range = self.usable(&state, id, range)?;
+        let range = self.usable(&mut state, id, range)?;
         let set = state.set(id)?;
         if set.region.is_none() {
             return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());
@@ -72,16 +74,19 @@ impl State {
     /// Takes back unused leases of mapped sets that are charged at or below `level`.
     pub(super) fn reclaim_charge(&mut self, level: &Node, wanted: u32) -> u32 {
         let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
-        let mapped = self.sets.values().filter(|set| set.region.is_some() && below(&set.node));
-        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        let ids = self.mapped_where(|set| below(&set.node));
         self.reclaim(&ids, wanted, PasidRange::ALL)
     }
 
     /// Takes back unused leases of mapped sets of a domain, in `range`.
     pub(super) fn reclaim_ids(&mut self, domain: Domain, wanted: u32, range: PasidRange) -> u32 {
-        let mapped = self.sets.values().filter(|set| set.region.is_some() && set.domain == domain);
-        let ids: Vec<SetId> = mapped.map(|set| set.id).collect();
+        let ids = self.mapped_where(|set| set.domain == domain);
         self.reclaim(&ids, wanted, range)
+    }
+
+    fn mapped_where(&self, wanted: impl Fn(&Set) -> bool) -> Vec<SetId> {
+        let sets = self.mapped.iter().filter_map(|id| self.sets.get(id));
+        sets.filter(|set| wanted(set)).map(|set| set.id).collect()
     }
 
     fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {

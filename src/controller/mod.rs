@@ -40,7 +40,7 @@ use events::Events;
 use guard::Guard;
 use pool::Pool;
 use set::Set;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,6 +80,8 @@ pub trait Cgroups: Send + Sync {
     /// Ids and paths of `path` and its ancestors, near to far, the root last, read together; `None` where there is no
     /// such cgroup. A threaded cgroup gives its domain cgroup.
     fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault>;
+    /// Every cgroup at and below `path` that can be charged, as [`Cgroups::lineage`] gives it; none where it is not there.
+    fn below(&self, path: &CgroupPath) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault>;
     /// Whether the cgroup with this path still is the one with this id.
     fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool;
     /// The uid that owns the directory; `None` where there is none.
@@ -137,6 +139,10 @@ struct State {
     sets: BTreeMap<SetId, Set>,
     /// SO_COOKIE of every holders' end, to its set.
     by_cookie: HashMap<u64, SetId>,
+    /// Sets that have a region: whose unused leases may stand in the way.
+    mapped: BTreeSet<SetId>,
+    /// Whether a cgroup that is gone may still be listed.
+    dying: bool,
     /// Sets by the cgroup that is charged.
     sets_of: HashMap<CgroupId, u32>,
     next_set: u64,
@@ -155,6 +161,8 @@ impl Controller {
             pools: BTreeMap::new(),
             sets: BTreeMap::new(),
             by_cookie: HashMap::new(),
+            mapped: BTreeSet::new(),
+            dying: false,
             sets_of: HashMap::new(),
             next_set: 1,
             next_session: 1,
@@ -232,6 +240,20 @@ impl State {
             }
         }
         leaf
+    }
+
+    /// Marks a cgroup as gone: it is listed while it has charges.
+    fn mark_dying(&mut self, node: &Node) {
+        node.mark_dying();
+        self.dying = true;
+    }
+
+    /// Forgets the cgroups that are gone and have no charges left.
+    fn prune(&mut self) {
+        if self.dying {
+            self.tree.prune();
+            self.dying = self.tree.nodes().iter().any(|node| node.is_dying());
+        }
     }
 
     /// What the policy says of a cgroup without more.

@@ -3,7 +3,7 @@
 use super::authority::Permitted;
 use super::life::misused;
 use super::{Controller, Permit, State};
-use crate::model::{CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
+use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
 use crate::policy::Asker;
 use crate::proto::{CgroupInfo, DomainInfo, Event, EventCounts, LimitSource, SetInfo, SpaceMap, Status};
 use crate::quota::Node;
@@ -58,26 +58,24 @@ impl Controller {
         self.lock().events.recent()
     }
 
-    /// A cgroup; with `recurse` all below it that the service has met.
-    ///
-    /// A cgroup that exists is shown though nobody in it ever asked for anything.
+    /// A cgroup; with `recurse` all below it: those that exist, and those that are gone while charges remain.
     pub fn cgroup(&self, path: &CgroupPath, recurse: bool) -> Result<CgroupInfo, Failure> {
-        let dead = self.lock().find_dying(path);
-        let (state, node) = match self.node_at(path) {
+        let gone = self.lock().find_dying(path);
+        let below = if recurse { self.world.cgroups.below(path)? } else { Vec::new() };
+        let (mut state, node) = match self.node_at(path) {
             Ok(found) => found,
-            // Gone, but charges remain: it is listed as dying.
             Err(Failure::Refused(refusal)) => {
-                let node = dead.ok_or(refusal)?;
+                let node = gone.ok_or(refusal)?;
                 (self.lock(), node)
             }
             Err(fault) => return Err(fault),
         };
-        for node in state.tree.nodes() {
-            if !node.is_root() && !node.is_dying() && !self.world.cgroups.is_alive(node.path(), node.id()) {
-                node.mark_dying();
+        if recurse {
+            for lineage in &below {
+                state.ensure_node(lineage);
             }
+            state.bury_the_dead(|path, id| self.world.cgroups.is_alive(path, id));
         }
-        state.tree.prune();
         Ok(state.cgroup_info(&node, recurse))
     }
 
@@ -110,6 +108,16 @@ impl Controller {
 impl State {
     fn find_dying(&self, path: &CgroupPath) -> Option<std::sync::Arc<Node>> {
         self.tree.nodes().into_iter().find(|node| node.path() == path && node.current() > 0)
+    }
+
+    /// Marks the cgroups that are gone as dying, and forgets those without charges.
+    fn bury_the_dead(&mut self, is_alive: impl Fn(&CgroupPath, CgroupId) -> bool) {
+        for node in self.tree.nodes() {
+            if !node.is_root() && !node.is_dying() && !is_alive(node.path(), node.id()) {
+                self.mark_dying(&node);
+            }
+        }
+        self.prune();
     }
 
     fn cgroup_info(&self, node: &Node, recurse: bool) -> CgroupInfo {

@@ -5,7 +5,7 @@ use crate::controller::{Cgroups, PolicySource, World};
 use crate::identity::Host;
 use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
 use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
-use crate::sys::cgroup::Root;
+use crate::sys::cgroup::{Kind, Root};
 use crate::sys::pci::Functions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -32,6 +32,28 @@ const ENODEV: i32 = 19;
 impl Cgroups for Hierarchy {
     fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault> {
         found(self.0.charged_lineage(path), path)
+    }
+
+    fn below(&self, path: &CgroupPath) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault> {
+        let above = match found(self.0.charged_lineage(path), path)? {
+            // A threaded cgroup is charged to one above it, and so is all below it.
+            Some(lineage) if lineage.first().is_some_and(|(_, charged)| charged == path) => lineage,
+            _ => return Ok(Vec::new()),
+        };
+        let mut lineages = vec![above];
+        let mut at = 0;
+        while let Some(lineage) = lineages.get(at).cloned() {
+            at += 1;
+            let Some((_, parent)) = lineage.first() else { continue };
+            let Ok(directory) = self.0.open(parent) else { continue };
+            for name in directory.children().unwrap_or_default() {
+                let (Ok(path), Ok(child)) = (parent.child(&name), directory.child(&name)) else { continue };
+                if let (Ok(id), Ok(Kind::Domain)) = (child.id(), child.kind()) {
+                    lineages.push([vec![(id, path)], lineage.clone()].concat());
+                }
+            }
+        }
+        Ok(lineages)
     }
 
     fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool {
