@@ -2,11 +2,10 @@
 //!
 //! The library behind `ioasidd` (the service), `ioasidctl` (the command) and the client. The rooms, bottom up; a
 //! room uses only rooms below it (`tests/layering.rs` keeps that).
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 #[cfg(feature = "cli")]
 pub mod bench;
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
-
 pub mod bitmap;
 #[cfg(feature = "capi")]
 pub mod capi;

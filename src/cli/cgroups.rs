@@ -133,10 +133,8 @@ mod tests {
 
     #[test]
     fn what_has_nothing_to_tell_is_left_out_and_counted() {
-        let quiet = |path: &str, children| CgroupInfo {
-            events: EventCounts::default(),
-            ..node(path, Limit::Max, 0, children)
-        };
+        let quiet =
+            |path: &str, children| CgroupInfo { events: EventCounts::default(), ..node(path, Limit::Max, 0, children) };
         let limited = CgroupInfo { max: Limit::Count(4), ..quiet("/a/b", vec![quiet("/a/b/c", vec![])]) };
         let mut root = quiet("/", vec![quiet("/a", vec![limited]), quiet("/x", vec![quiet("/x/y", vec![])])]);
         assert_eq!(leave_out_quiet(&mut root), 3);
