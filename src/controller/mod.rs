@@ -21,6 +21,7 @@ mod mapping;
 mod pool;
 mod query;
 mod set;
+mod source;
 mod watch;
 
 pub use authority::{Deed, Permit, Question, Verdict};
@@ -29,6 +30,7 @@ pub use counters::Counters;
 pub use events::{Notice, Observer};
 pub use life::{Closed, NewSet};
 pub use set::{SessionId, SetEnd};
+pub use source::IdSource;
 pub use watch::Teller;
 
 use crate::identity::{Located, Peer};
@@ -106,6 +108,8 @@ pub struct World {
     pub policy_source: Box<dyn PolicySource>,
     /// The widths of devices.
     pub pasid_width: PasidWidth,
+    /// Who has the last word on ids of the global space, where that is not this service.
+    pub id_source: Option<Arc<dyn IdSource>>,
     /// What `bits = "auto"` comes to on this host.
     pub auto_bits: u32,
     /// What backs the ids: `userspace`, `cuse` or `kernel`.
@@ -151,6 +155,7 @@ struct State {
     events: Events,
     /// What stands for width where the policy says `auto` and no device says otherwise.
     auto_bits: u32,
+    id_source: Option<Arc<dyn IdSource>>,
 }
 
 impl Controller {
@@ -169,6 +174,7 @@ impl Controller {
             guard: Guard::new(policy.guard),
             events: Events::default(),
             auto_bits: world.auto_bits,
+            id_source: world.id_source.clone(),
             policy,
         };
         state.make_pool(Domain::Global, None)?;
@@ -222,7 +228,10 @@ impl State {
             (None, Bits::Fixed(bits)) => *bits,
             (None, Bits::Auto) => self.auto_bits,
         };
-        let pool = Pool::new(domain, bits, &space.reserved_at(bits), space.quarantine)?;
+        let source = self.id_source.clone().filter(|_| domain == Domain::Global);
+        let bits = source.as_ref().map_or(bits, |source| bits.min(source.bits()));
+        let mut pool = Pool::new(domain, bits, &space.reserved_at(bits), space.quarantine)?;
+        pool.set_source(source);
         self.pools.insert(domain, pool);
         Ok(())
     }

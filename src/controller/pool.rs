@@ -1,11 +1,16 @@
 //! One number space: which ids are free, leased or resting, and whose they are.
 
+use super::IdSource;
 use crate::bitmap::{Bitmap, Search, words_needed};
 use crate::model::{Domain, Fault, Pasid, PasidRange, Refusal, SetId};
 use crate::proto::{DomainInfo, MapRun, RunState};
 use crate::sync::AtomicU64;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How many ids in a row the source may refuse before a request is: each costs a system call under the lock.
+const MOST_REFUSED: usize = 256;
 
 /// An id that was given back and rests before another set can get it.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,7 @@ pub(super) struct Pool {
     reserved: Vec<PasidRange>,
     resting: VecDeque<Resting>,
     quarantine: Duration,
+    source: Option<Arc<dyn IdSource>>,
     leased: u64,
     peak: u64,
 }
@@ -49,7 +55,18 @@ impl Pool {
             bitmap.withhold(range.min(), range.max());
         }
         let owners = vec![0; ids as usize];
-        Ok(Self { domain, bits, bitmap, owners, reserved, resting: VecDeque::new(), quarantine, leased: 0, peak: 0 })
+        Ok(Self {
+            domain,
+            bits,
+            bitmap,
+            owners,
+            reserved,
+            resting: VecDeque::new(),
+            quarantine,
+            source: None,
+            leased: 0,
+            peak: 0,
+        })
     }
 
     /// All numbers of the space, reserved ones included.
@@ -60,6 +77,11 @@ impl Pool {
     /// How many ids it can hand out.
     pub(super) fn capacity(&self) -> u64 {
         u64::from(self.bitmap.len()) - self.reserved.iter().map(|r| u64::from(r.count())).sum::<u64>()
+    }
+
+    /// From now on ids that are claimed are taken from `source`, too, and given back to it when their rest is over.
+    pub(super) fn set_source(&mut self, source: Option<Arc<dyn IdSource>>) {
+        self.source = source;
     }
 
     /// From now on given back ids rest this long.
@@ -93,6 +115,11 @@ impl Pool {
             self.wake_in(range, missing);
             ids.extend(self.claim(missing, range));
         }
+        if ids.len() < count as usize {
+            // Free here, but others have them.
+            self.unclaim(&ids);
+            return Err(Refusal::NoSpace { domain: self.domain, range, free: 0, asked: count });
+        }
         ids.iter().for_each(|pasid| self.adopt(set, *pasid));
         Ok(ids)
     }
@@ -100,7 +127,43 @@ impl Pool {
     /// Claims up to `count` free ids in `range`.
     fn claim(&self, count: u32, range: PasidRange) -> Vec<Pasid> {
         let claim = || self.bitmap.claim(Search::Round, range.min(), range.max()).and_then(Pasid::new);
-        std::iter::from_fn(claim).take(count as usize).collect()
+        match &self.source {
+            None => std::iter::from_fn(claim).take(count as usize).collect(),
+            Some(source) => self.claim_from(source.as_ref(), count, range, claim),
+        }
+    }
+
+    /// Claims ids that `source` has, too: the one that is next here, else the one that it gives.
+    fn claim_from(
+        &self,
+        source: &dyn IdSource,
+        count: u32,
+        range: PasidRange,
+        claim: impl Fn() -> Option<Pasid>,
+    ) -> Vec<Pasid> {
+        let mut ids = Vec::with_capacity(count as usize);
+        let mut refused = Vec::new();
+        while ids.len() < count as usize && refused.len() < MOST_REFUSED {
+            let Some(next) = claim() else { break };
+            let only = PasidRange::new(next.get(), next.get());
+            if only.and_then(|only| source.take(only)).is_some() {
+                ids.push(next);
+                continue;
+            }
+            refused.push(next);
+            match source.take(PasidRange::new(next.get(), range.max()).unwrap_or(range)).or_else(|| source.take(range))
+            {
+                Some(given) if self.bitmap.claim_at(given.get()) => ids.push(given),
+                // Reserved here.
+                Some(given) => source.give(given),
+                None => break,
+            }
+        }
+        // Kept until now, so that the search did not come upon them again.
+        for pasid in refused {
+            let _ = self.bitmap.release(pasid.get());
+        }
+        ids
     }
 
     /// Puts claimed ids back that nobody has seen: they are free at once.
@@ -141,6 +204,9 @@ impl Pool {
     }
 
     fn free_bit(&self, pasid: Pasid) {
+        if let Some(source) = &self.source {
+            source.give(pasid);
+        }
         let released = self.bitmap.release(pasid.get());
         debug_assert!(released.is_ok(), "pasid {pasid} rested and was free");
     }
@@ -155,15 +221,16 @@ impl Pool {
     /// Ends the oldest rests in `range`, at most `wanted`; says how many.
     fn wake_in(&mut self, range: PasidRange, wanted: u32) -> u32 {
         let mut woken = 0;
-        let bitmap = &self.bitmap;
+        let mut wakes = Vec::new();
         self.resting.retain(|resting| {
             let wake = woken < wanted && range.contains(resting.pasid.get());
             if wake {
-                let _ = bitmap.release(resting.pasid.get());
+                wakes.push(resting.pasid);
                 woken += 1;
             }
             !wake
         });
+        wakes.into_iter().for_each(|pasid| self.free_bit(pasid));
         woken
     }
 

@@ -1,7 +1,8 @@
 //! What stands behind `/dev/ioasid`: chosen, made, served.
 
 use super::DeviceKind;
-use crate::controller::Controller;
+use crate::controller::{Controller, IdSource};
+use crate::device::kernel::KernelIds;
 use crate::device::{self, Device};
 use crate::identity::Host;
 use crate::model::Fault;
@@ -27,6 +28,8 @@ pub(super) enum Backend {
     None,
     /// A device of ours.
     Cuse(Channel),
+    /// The kernel's: ids come from there.
+    Kernel(Arc<KernelIds>),
 }
 
 impl Backend {
@@ -44,15 +47,27 @@ impl Backend {
         match kind {
             DeviceKind::None => Ok(Self::None),
             DeviceKind::Cuse => make(path).map(Self::Cuse),
-            DeviceKind::Kernel => Err(Fault::new(format!("{}: the kernel's device is not served yet", path.display()))),
-            DeviceKind::Auto if is_device(path) || !cuse::is_offered() => Ok(Self::None),
-            DeviceKind::Auto => Ok(make(path).map_or_else(
-                |fault| {
-                    tracing::warn!("no device: {fault}");
-                    Self::None
-                },
-                Self::Cuse,
-            )),
+            DeviceKind::Kernel => KernelIds::open(path).map(|ids| Self::Kernel(Arc::new(ids))),
+            DeviceKind::Auto => Ok(Self::best(path).unwrap_or_else(|fault| {
+                tracing::warn!("no device: {fault}");
+                Self::None
+            })),
+        }
+    }
+
+    /// The kernel's own device, else one of ours, else none.
+    fn best(path: &Path) -> Result<Self, Fault> {
+        if is_device(path) && !cuse::serves(path) {
+            return KernelIds::open(path).map(|ids| Self::Kernel(Arc::new(ids)));
+        }
+        if cuse::is_offered() { make(path).map(Self::Cuse) } else { Ok(Self::None) }
+    }
+
+    /// Who has the last word on ids.
+    pub(super) fn id_source(&self) -> Option<Arc<dyn IdSource>> {
+        match self {
+            Self::Kernel(ids) => Some(Arc::<KernelIds>::clone(ids)),
+            Self::None | Self::Cuse(_) => None,
         }
     }
 
@@ -61,6 +76,7 @@ impl Backend {
         match self {
             Self::None => "userspace",
             Self::Cuse(_) => "cuse",
+            Self::Kernel(_) => "kernel",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The world that the controller is handed: the cgroup hierarchy, the policy's files, the devices.
 
 use super::enforcement;
-use crate::controller::{Cgroups, PolicySource, World};
+use crate::controller::{Cgroups, IdSource, PolicySource, World};
 use crate::identity::Host;
 use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
 use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
@@ -132,23 +132,34 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// The world of this host.
-pub(super) fn world(host: &Host, policy_source: PolicyFiles, backend: &str) -> World {
+pub(super) fn world(
+    host: &Host,
+    policy_source: PolicyFiles,
+    backend: &str,
+    id_source: Option<Arc<dyn IdSource>>,
+) -> World {
     World {
         cgroups: Box::new(Hierarchy(Arc::clone(&host.cgroups))),
         policy_source: Box::new(policy_source),
         pasid_width: Box::new(pasid_width),
+        id_source,
         auto_bits: auto_bits(),
         backend: backend.to_owned(),
         enforcement: Box::new(enforcement::survey),
     }
 }
 
+/// The PCI functions of this host.
+pub(super) fn functions() -> Functions {
+    Functions::at(Path::new(SYSFS))
+}
+
 /// The smallest Max PASID Width of the devices that have one, else 20.
 fn auto_bits() -> u32 {
-    let widths = Functions::at(Path::new(SYSFS)).with_pasids();
+    let widths = functions().with_pasids();
     widths.into_iter().map(|(_, width)| width).min().unwrap_or(MAX_BITS)
 }
 
 fn pasid_width(address: &PciAddress) -> Result<u32, Refusal> {
-    Functions::at(Path::new(SYSFS)).pasid_width(address)
+    functions().pasid_width(address)
 }

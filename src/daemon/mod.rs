@@ -8,6 +8,7 @@ mod enforcement;
 mod files;
 mod host;
 mod logging;
+mod unplug;
 
 pub use arguments::{Arguments, Bus, DeviceKind};
 
@@ -56,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
     crate::sys::process::raise_max_files()?;
     make_runtime_dir(&runtime_dir)?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, None)?;
-    let world = host::world(&host, policy_files, backend.name());
+    let world = host::world(&host, policy_files, backend.name(), backend.id_source());
     let controller = Arc::new(Controller::new(Arc::new(policy), world)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(controller, Arc::new(host), &runtime_dir, arguments, backend))
@@ -74,6 +75,7 @@ async fn serve(
         .map_err(|e| Fault::from(e).while_doing(format!("listen on {}", socket_path.display())))?;
     let edge = Edge::new(Arc::clone(&controller), Arc::clone(&host));
     let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&host), None)?;
+    let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
     let files = mount_files(&controller, &host, runtime_dir, arguments)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -87,9 +89,16 @@ async fn serve(
         }
     }
     accepting.abort();
+    unplugging.abort();
     drop((device, files));
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
+}
+
+async fn watch_devices(controller: Arc<Controller>) {
+    if let Err(error) = unplug::watch(controller, host::functions()).await {
+        tracing::error!(%error, "devices that go away are not noticed");
+    }
 }
 
 /// The cgroup files, where they are wanted. Asked for by name, they are a must; else a host without FUSE does without.

@@ -1,6 +1,7 @@
 //! The device edge: `/dev/ioasid` with the RFC's ioctls.
 //!
-//! Lives here: the uAPI ([`uapi`]) and the server of a CUSE device ([`Device`]). One open file is one set, charged to who
+//! Lives here: the uAPI ([`uapi`]) the server of a CUSE device ([`Device`]), and the client of a
+//! kernel that has the device itself ([`kernel`]). One open file is one set, charged to who
 //! opened it: the handle that the kernel keeps for us *is* the set's number, so an open file needs no record of its own
 //! and is served on by the next process. A file that was passed on works for its receiver: holding it is the authority.
 //!
@@ -8,6 +9,7 @@
 //! does nothing else, for the second may never come.
 
 mod edge;
+pub mod kernel;
 pub mod uapi;
 
 pub use edge::Device;

@@ -118,6 +118,21 @@ pub fn freed(argument: &[u8]) -> Option<u32> {
     (id != 0 && id <= PasidRange::ALL.max()).then_some(id)
 }
 
+/// An `ioasid_info` to be filled, for who asks another device.
+pub fn info_request() -> [u8; INFO_SIZE as usize] {
+    let mut request = [0; INFO_SIZE as usize];
+    if let Some(argsz) = request.first_chunk_mut() {
+        *argsz = INFO_SIZE.to_ne_bytes();
+    }
+    request
+}
+
+/// The width in an `ioasid_info` that was filled.
+pub fn info_bits(info: &[u8; INFO_SIZE as usize]) -> u32 {
+    let [_, _, bits] = words(info).unwrap_or_default();
+    bits
+}
+
 /// An `ioasid_alloc_request`, for who asks another device.
 pub fn alloc_request(range: PasidRange) -> [u8; ALLOC_SIZE as usize] {
     let mut request = [0; ALLOC_SIZE as usize];

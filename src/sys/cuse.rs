@@ -22,6 +22,11 @@ pub fn is_offered() -> bool {
     Path::new(DEVICE).exists()
 }
 
+/// Whether the device at `path` is served by CUSE: by a program, which may have stopped answering.
+pub fn serves(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| Path::new("/sys/class/cuse").join(name).exists())
+}
+
 /// Makes the device `/dev/<name>` and returns the channel that its requests come from.
 ///
 /// Blocks until the kernel has asked its one question; devtmpfs shows the node shortly after, 0600 root.

@@ -12,6 +12,7 @@ pub mod accounts;
 mod address;
 pub mod cgroup;
 pub mod clock;
+pub mod command;
 pub mod cuse;
 pub mod fuse;
 pub mod inherited;

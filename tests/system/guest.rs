@@ -3,6 +3,8 @@
 mod channel;
 mod device;
 mod files;
+mod kernel;
+mod pci;
 
 /// Whether this process runs in the virtual machine.
 pub fn is_here() -> bool {

@@ -66,6 +66,8 @@ impl Machine {
         let mut qemu = Command::new("qemu-system-x86_64")
             .args(["-accel", "tcg", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "1024"])
             .args(["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio"])
+            // Functions to look at and to remove.
+            .args(["-device", "virtio-rng-pci", "-device", "virtio-rng-pci"])
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
