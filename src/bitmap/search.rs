@@ -214,7 +214,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     }
 
     /// The proof alone, so that a model need not run through the search before it.
-    #[cfg(test)]
+    #[cfg(all(test, ioasid_loom))]
     pub(super) fn claim_by_proof(&self, lo: u32, hi: u32) -> Option<u32> {
         self.prove(1, lo, hi, false, &|word, mask| self.claim_in(word, mask)).map(|(id, _)| id)
     }

@@ -92,4 +92,15 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             self.open_group(group);
         }
     }
+
+    /// Whether an open bit is clear, at either level, over something available. True at rest would hide an id.
+    #[cfg(test)]
+    pub(super) fn hides(&self) -> bool {
+        let (tops, groups) = (&self.words[self.layout.top()], &self.words[self.layout.open()]);
+        // ORDERING: SeqCst: a test's look at rest.
+        let clear = |words: &[AtomicU64], bit: usize| words[bit / 64].load(Ordering::SeqCst) >> (bit % 64) & 1 == 0;
+        let word_hidden = (0..self.word_count())
+            .any(|word| clear(groups, word as usize) && available(load_total(self.leaf(word))) != 0);
+        word_hidden || groups.iter().enumerate().any(|(at, group)| clear(tops, at) && load_total(group) != 0)
+    }
 }

@@ -90,6 +90,7 @@ fn four_threads_on_four_leased_ids_are_never_refused_and_share_none() {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     assert_eq!(map.count(0, 4_096), (4, 0));
+    assert!(!map.hides());
 }
 
 #[test]
@@ -122,6 +123,7 @@ fn leases_come_and_go_under_running_holders_without_a_loss() {
         let turns: u32 = holders.into_iter().map(|holder| holder.join().unwrap()).sum();
         assert!(turns > 0, "the holders met the service");
         assert_eq!(map.count(0, 1_023), (leased.len() as u32, 0));
+        assert!(!map.hides(), "an open bit stayed clear over an available id");
         map.take_back_in(0, 1_023, u32::MAX, |id| assert!(leased.remove(&id)));
         assert_eq!((leased.len(), map.claim()), (0, None));
     });
