@@ -6,10 +6,10 @@ use super::outcome::{Outcome, print_line};
 use super::table::{moment, printable, runs};
 use crate::client::ClientError;
 use crate::model::Refusal;
-use crate::proto::{Event, Happening, Phase, WatchEvent};
+use crate::proto::{Event, Happening, Phase, WatchEvent, WatchKind};
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a freed id waits for a watcher that only prints.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) fn events(context: &Context, follow: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What happens to the set held. The first line is the snapshot that the events go on from.
+/// What happens to the set held, until it is revoked and its ids are gone. The first line is the snapshot that the events go on from.
 pub(super) fn watch(context: &Context, fd: &FdArgument) -> Outcome {
     let (_set, mut session) = held_session(fd)?;
     let snapshot = session.watch(&[], Phase::Last, WATCH_TIMEOUT)?;
@@ -38,15 +38,17 @@ pub(super) fn watch(context: &Context, fd: &FdArgument) -> Outcome {
         true => first.to_string(),
         false => format!("{} SNAPSHOT {}", snapshot.serial, runs(&snapshot.pasids)).trim_end().to_owned(),
     });
+    let mut revoked = false;
     while reads {
-        match session.next_event(None) {
+        // A revoked set still tells which ids go; this process may hold its last FD, so nobody else ends the wait.
+        match session.next_event(revoked.then(|| Instant::now() + WATCH_TIMEOUT)) {
             Ok(Some(event)) => {
+                revoked |= event.event == WatchKind::Revoke;
                 reads = print_line(&if context.json() { to_json(&event) } else { watch_words(&event) });
                 if event.ack {
                     session.ack(&event)?;
                 }
             }
-            // The event that says so was printed.
             Ok(None) | Err(ClientError::Refused(Refusal::Revoked { .. })) => break,
             Err(error) => return Err(error.into()),
         }
@@ -90,7 +92,6 @@ fn words(event: &Event) -> String {
 mod tests {
     use super::*;
     use crate::model::{Pasid, SetId};
-    use crate::proto::WatchKind;
 
     #[test]
     fn an_event_is_one_line() {

@@ -6,7 +6,7 @@
 
 use super::arguments::{CommandArgument, FdArgument};
 use super::context::{Context, held_session};
-use super::outcome::{Failed, Outcome, mention};
+use super::outcome::{Failed, Outcome, PEER_UID, mention};
 use super::{launch, values};
 use crate::client::{ClientError, Set};
 use crate::model::{Refusal, SetId};
@@ -98,9 +98,12 @@ pub(super) fn send(context: &Context, fd: &FdArgument, to: &Path, peer_uid: Opti
     check_peer(socket.as_fd(), peer_uid)?;
     let header = Header { kind: Kind::Request, op: OFFER, flags: 0, id: 1 };
     let offered = encode(header, &Identified { set: session.set() });
-    seqpacket::send(socket.as_fd(), &offered, &[set.as_fd()], deadline)
-        .map_err(|error| Failed::fault("offer the set FD", &error))?;
-    let taken = await_answer(socket.as_fd(), deadline)?;
+    let sent = seqpacket::send(socket.as_fd(), &offered, &[set.as_fd()], deadline);
+    // Where it was not sent the receiver may have said why before it closed.
+    let taken = match (await_answer(socket.as_fd(), deadline), sent) {
+        (Err(Failed::Call(ClientError::Fault(_))), Err(error)) => Err(Failed::fault("offer the set FD", &error)),
+        (answered, _) => answered,
+    }?;
     context.print(&json!({"set": taken.set}), |_| String::new())
 }
 
@@ -134,7 +137,7 @@ fn check_peer(socket: BorrowedFd<'_>, wanted: Option<u32>) -> Result<(), Refusal
         return Ok(());
     }
     Err(Refusal::NotPermitted {
-        rule: "--peer-uid".to_owned(),
+        rule: PEER_UID.to_owned(),
         bound: format!("the other side is uid {found}, not {wanted}"),
     })
 }

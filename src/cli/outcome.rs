@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 /// The exit status of a refusal.
 pub(super) const REFUSED: u8 = 1;
+/// What refuses in `send` and `receive`, where policies have rules.
+pub(super) const PEER_UID: &str = "--peer-uid";
 const UNREACHABLE: u8 = 3;
 const FAULT: u8 = 4;
 
@@ -92,6 +94,7 @@ impl Failed {
             Self::Call(ClientError::Refused(Refusal::NotFound { what })) if what.starts_with("a set FD") => {
                 Some("run it below `ioasidctl exec -- CMD`, or name the descriptor with --fd N".to_owned())
             }
+            Self::Call(ClientError::Refused(Refusal::NotPermitted { rule, .. })) if rule == PEER_UID => None,
             Self::Call(ClientError::Refused(refusal)) => refusal.hint(),
             Self::Call(ClientError::Unreachable(_)) => {
                 Some("is ioasidd running? `systemctl status ioasidd` tells; --socket PATH names another".to_owned())
