@@ -237,6 +237,11 @@ pub(super) enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// What a shell completes words of this command line with, for its start-up files
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Subcommand)]

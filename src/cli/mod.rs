@@ -7,6 +7,7 @@
 mod admin;
 mod arguments;
 mod cgroups;
+mod completions;
 mod context;
 mod events;
 mod handover;
@@ -62,5 +63,6 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Revoke { set, reason } => admin::revoke(context, &set, reason.as_deref()),
         Verb::Policy { deed } => policies::policy(context, &deed),
         Verb::Events { follow } => events::events(context, follow),
+        Verb::Completions { shell } => completions::completions(shell),
     }
 }
