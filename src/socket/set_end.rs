@@ -19,7 +19,9 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
             Incoming::Request(header, body, fds) => open_session(edge, end, header, &body, fds),
             // Nothing is answered here: all holders share one queue. A wrong frame is dropped with what rode on it.
             Incoming::Malformed(_) => {}
-            Incoming::Over if readiness::now(socket.as_fd()).is_ok_and(|ready| !ready.hung_up) => {}
+            // A frame that is no request. The end of what a holder can say, by half a shutdown(2), is a hang-up: read
+            // on, and it would be read for ever.
+            Incoming::Over if still_speaks(&socket) => {}
             Incoming::Over => break,
         }
     }
@@ -35,6 +37,10 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
     }
+}
+
+fn still_speaks(socket: &Registered) -> bool {
+    readiness::now(socket.as_fd()).is_ok_and(|ready| !ready.hung_up && !ready.peer_closed_writing)
 }
 
 /// Opens the session whose end rides on the request, and says on it that it is open, or why not.

@@ -166,6 +166,11 @@ impl Actor {
         fds.pop().ok_or_else(|| value["errno"].as_i64().unwrap().try_into().unwrap())
     }
 
+    /// Connects, does this over the connection, and ends.
+    pub fn connect_and<T>(self, daemon: &Daemon, act: impl FnOnce(&Wire) -> T) -> T {
+        act(&self.connect(daemon))
+    }
+
     /// Kills it as with `kill -9`, and waits for its end.
     pub fn kill(self) {}
 }
@@ -333,7 +338,7 @@ fn storm(socket: &Path, rounds: u32) -> Result<Value, ClientError> {
     let mut service = Service::connect(socket)?;
     let (mut most, mut refused) = (0, 0);
     for round in 0..rounds {
-        let (set, _) = service.create_set(SetRequest::default())?;
+        let (set, _) = service.create_set(SetRequest { quota: Some(64), ..SetRequest::default() })?;
         let mut session = set.session()?;
         let mut held = Vec::new();
         for count in [1, 3, 7, 2] {
