@@ -1,4 +1,5 @@
 //! Limits: what each counter says, what each refusal names, and that nothing else moved.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in what the tests share
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Sets: made, opened again, identified, verified, listed; closed, and all comes back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in what the tests share
 
 mod common;
 
