@@ -23,6 +23,8 @@ pub mod daemon;
 pub mod device;
 #[cfg(feature = "daemon")]
 pub mod identity;
+#[cfg(feature = "daemon")]
+pub mod metrics;
 pub mod model;
 #[cfg(feature = "policy")]
 pub mod policy;

@@ -14,6 +14,7 @@ mod consent;
 mod counters;
 mod device;
 mod events;
+mod figures;
 mod guard;
 mod ids;
 mod life;
@@ -28,6 +29,7 @@ pub use authority::{Deed, Permit, Question, Verdict};
 pub use consent::{Answer, Consent};
 pub use counters::Counters;
 pub use events::{Notice, Observer};
+pub use figures::{CgroupFigures, Figures};
 pub use life::{Closed, NewSet};
 pub use set::{SessionId, SetEnd};
 pub use source::IdSource;
@@ -153,6 +155,8 @@ struct State {
     next_session: u64,
     guard: Guard,
     events: Events,
+    /// Refusals that edges handed out, by name.
+    refusals: BTreeMap<&'static str, u64>,
     /// What stands for width where the policy says `auto` and no device says otherwise.
     auto_bits: u32,
     id_source: Option<Arc<dyn IdSource>>,
@@ -173,6 +177,7 @@ impl Controller {
             next_session: 1,
             guard: Guard::new(policy.guard),
             events: Events::default(),
+            refusals: BTreeMap::new(),
             auto_bits: world.auto_bits,
             id_source: world.id_source.clone(),
             policy,
@@ -185,6 +190,11 @@ impl Controller {
     /// back on drop, so a poisoned lock is used on.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What backs the ids.
+    pub fn backend(&self) -> &str {
+        &self.world.backend
     }
 
     /// Tells `observer` all that happens from now on.

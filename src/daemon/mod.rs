@@ -8,6 +8,7 @@ mod enforcement;
 mod files;
 mod host;
 mod logging;
+mod metrics;
 mod unplug;
 
 pub use arguments::{Arguments, Bus, DeviceKind};
@@ -77,6 +78,7 @@ async fn serve(
     let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&host), None)?;
     let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
     let files = mount_files(&controller, &host, runtime_dir, arguments)?;
+    let metrics = metrics::Served::start(&controller, runtime_dir)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -90,7 +92,7 @@ async fn serve(
     }
     accepting.abort();
     unplugging.abort();
-    drop((device, files));
+    drop((device, files, metrics));
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
 }

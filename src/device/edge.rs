@@ -40,7 +40,7 @@ impl Device {
         Some(match request {
             Request::Open { .. } => match self.open(&header) {
                 Ok(set) => Message::opened(unique, set.0, abi::OPEN_DIRECT_IO | abi::OPEN_NONSEEKABLE),
-                Err(failure) => refused(unique, &failure),
+                Err(failure) => self.refused(unique, &failure),
             },
             Request::Release { handle } => {
                 self.controller.device_file_closed(SetId(handle));
@@ -86,7 +86,7 @@ impl Device {
             Command::Alloc => self.alloc(unique, set, ioctl.input),
             Command::Free => self.free(unique, set, ioctl.input),
         };
-        done.unwrap_or_else(|failure| refused(unique, &failure))
+        done.unwrap_or_else(|failure| self.refused(unique, &failure))
     }
 
     fn info(&self, unique: u64, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
@@ -114,12 +114,13 @@ impl Device {
         self.controller.free(set, None, &[pasid])?;
         Ok(Message::ioctl(unique, 0, &[]))
     }
-}
 
-/// The errno of a failure; a fault is logged, for nobody else will.
-fn refused(unique: u64, failure: &Failure) -> Message {
-    if let Failure::Fault(fault) = failure {
-        tracing::error!(%fault, "device");
+    /// The errno of a failure; a fault is logged, for nobody else will.
+    fn refused(&self, unique: u64, failure: &Failure) -> Message {
+        match failure {
+            Failure::Refused(refusal) => self.controller.count_refusal(refusal),
+            Failure::Fault(fault) => tracing::error!(%fault, "device"),
+        }
+        Message::error(unique, failure_errno(failure))
     }
-    Message::error(unique, failure_errno(failure))
 }

@@ -39,6 +39,16 @@ pub(super) struct Reply {
     pub(super) fds: Vec<OwnedFd>,
 }
 
+impl Reply {
+    /// The refusal that it tells, if it is one.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        if self.header.kind != Kind::Refusal {
+            return None;
+        }
+        decode_body(self.frame.get(Header::BYTES..)?).ok()
+    }
+}
+
 /// A socket that frames go over.
 #[derive(Debug)]
 pub(super) struct Channel(Registered);

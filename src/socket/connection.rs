@@ -64,6 +64,9 @@ impl Connection<'_> {
                 Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
                 Incoming::Over => return,
             };
+            if let Some(refusal) = reply.refusal() {
+                self.edge.controller.count_refusal(&refusal);
+            }
             if !self.channel.send(reply).await {
                 return;
             }

@@ -43,6 +43,9 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
                 Incoming::Over => break,
             },
         };
+        if let Some(refusal) = reply.refusal() {
+            edge.controller.count_refusal(&refusal);
+        }
         if !channel.send_now(reply) {
             break;
         }
