@@ -270,6 +270,20 @@ fn nobody_who_answers_is_3() {
 }
 
 #[test]
+fn a_set_whose_service_is_gone_for_good_is_3_at_once() {
+    let mut scene = Scene::new();
+    scene.daemon.may_warn();
+    let script = format!("$CTL alloc >&2; kill -9 {}; $CTL --json alloc; echo $?", scene.daemon.pid());
+    let lines = scene.script(&[], &script).lines();
+    assert_eq!((&lines[0]["error"], &lines[1]), (&json!("Unreachable"), &json!(3)));
+    scene.daemon.wait();
+    assert_eq!(scene.run(&["status"]).status, 3);
+    scene.daemon.start_again(&common::Options::default());
+    assert_eq!(scene.script(&[], "$CTL alloc").status, 0);
+    scene.finish();
+}
+
+#[test]
 fn identify_and_verify_take_the_set_held_alone() {
     let scene = Scene::new();
     let script = "unset IOASID_SOCKET; $CTL alloc; $CTL --json identify; $CTL --json verify 1024; $CTL --json verify 1025; echo $?";

@@ -306,6 +306,20 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_page_has_every_verb() {
+        let page = include_str!("../../packaging/man/ioasidctl.1");
+        let verbs = Arguments::command();
+        for verb in verbs.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
+            let name = verb.get_name();
+            let has = |prefix: &str| {
+                page.lines()
+                    .any(|line| line.strip_prefix(prefix).is_some_and(|rest| rest.split(' ').next() == Some(name)))
+            };
+            assert!(has(".It Cm ") || has(".Cm "), "{name}");
+        }
+    }
+
+    #[test]
     fn a_bad_value_has_a_good_shape() {
         for line in [
             "ioasidctl alloc -n abc",
