@@ -349,7 +349,7 @@ fn errno_of(error: &io::Error) -> Errno {
 /// The errno of a failure; a fault is logged, for nobody else will.
 fn log_fault(failure: &Failure) -> Errno {
     if let Failure::Fault(fault) = failure {
-        tracing::error!(%fault, "cgroup files");
+        tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %fault, "cgroup files");
     }
     failure_errno(failure)
 }

@@ -41,7 +41,6 @@ impl Controller {
             }
         }
         let max = node.max();
-        tracing::info!(cgroup = %cgroup, max = %max, uid = caller.uid, "ioasids.max set");
         let changed = Happening::MaxChanged { cgroup: cgroup.clone(), max, by_uid: caller.uid };
         state.events.emit(changed, now_usec());
         Ok(())
@@ -52,7 +51,6 @@ impl Controller {
         let Permitted::Peak(cgroup) = &permit.0 else { return Err(misused("reset-peak").into()) };
         let (mut state, node) = self.node_at(cgroup)?;
         node.reset_peak();
-        tracing::info!(cgroup = %cgroup, uid = caller.uid, "peak reset");
         state.events.emit(Happening::PeakReset { cgroup: cgroup.clone(), by_uid: caller.uid }, now_usec());
         Ok(())
     }
@@ -81,7 +79,6 @@ impl Controller {
         set.node = Arc::clone(&node);
         state.recount(old, node.id());
         state.prune();
-        tracing::info!(set = id.0, from = %from, to = %cgroup, uid = caller.uid, "set recharged");
         let moved = Happening::Recharged { set: id, from, to: cgroup.clone(), by_uid: caller.uid };
         state.events.emit(moved, now_usec());
         state.events.tell(&Notice::SetChanged(id));
@@ -130,7 +127,6 @@ impl Controller {
                 stays.push(format!("[space] of domain {domain} is in use and stays until its last set is closed"));
             }
         }
-        tracing::info!(uid = by_uid, "policy reloaded");
         state.events.emit(Happening::PolicyReloaded { by_uid }, now_usec());
         Ok(stays)
     }

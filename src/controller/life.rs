@@ -158,7 +158,6 @@ impl Controller {
         state.set(id)?.must_be_active()?;
         state.revoke(id, reason, Some(caller.uid));
         state.return_all(id);
-        tracing::info!(set = id.0, uid = caller.uid, reason, "set revoked");
         Ok(())
     }
 

@@ -122,7 +122,7 @@ impl Served {
         let served = device::serve(Device::new(controller, host), channel);
         let task = tokio::spawn(async move {
             if let Err(error) = served.await {
-                tracing::error!(%error, "the device is no longer served");
+                tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "the device is no longer served");
             }
         });
         Ok(Some(Self { task }))

@@ -54,7 +54,7 @@ impl CgroupFiles {
             let served = cgroupfs::serve(Tree::new(controller, host), channel);
             let task = tokio::spawn(async move {
                 if let Err(error) = served.await {
-                    tracing::error!(%error, "the cgroup files are no longer served");
+                    tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "the cgroup files are no longer served");
                 }
             });
             Ok(Self { _mount: mount, task })

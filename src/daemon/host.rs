@@ -5,6 +5,7 @@ use crate::controller::{Cgroups, IdSource, PolicySource, World};
 use crate::identity::Host;
 use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
 use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
+use crate::proto::message_ids::POLICY_BAD;
 use crate::sys::cgroup::{Kind, Root};
 use crate::sys::pci::Functions;
 use std::io::{ErrorKind, Write};
@@ -93,7 +94,11 @@ impl PolicyFiles {
 impl PolicySource for PolicyFiles {
     fn load(&self) -> Result<Policy, Failure> {
         self.read().map_err(|problems| {
-            tracing::warn!("the policy is bad and stays as it was:\n{}", problems.render(false));
+            tracing::warn!(
+                MESSAGE_ID = POLICY_BAD,
+                "the policy is bad and stays as it was:\n{}",
+                problems.render(false)
+            );
             Refusal::invalid("policy", problems.summary(), "a valid policy; `ioasidctl policy check` shows all of it")
                 .into()
         })

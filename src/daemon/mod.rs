@@ -7,6 +7,7 @@ mod device;
 mod enforcement;
 mod files;
 mod host;
+mod journal;
 mod logging;
 mod metrics;
 mod unplug;
@@ -15,7 +16,8 @@ pub use arguments::{Arguments, Bus, DeviceKind};
 
 use crate::controller::Controller;
 use crate::identity::Host;
-use crate::model::Fault;
+use crate::model::{Failure, Fault};
+use crate::proto::message_ids::FAULT;
 use crate::socket::Edge;
 use crate::sys::listener::Listener;
 use clap::Parser;
@@ -34,7 +36,7 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            tracing::error!("{fault}");
+            tracing::error!(MESSAGE_ID = FAULT, "{fault}");
             ExitCode::FAILURE
         }
     }
@@ -74,6 +76,7 @@ async fn serve(
     let socket_path = runtime_dir.join("ioasid.sock");
     let listener = Listener::bind(&socket_path, 0o666)
         .map_err(|e| Fault::from(e).while_doing(format!("listen on {}", socket_path.display())))?;
+    journal::follow(&controller);
     let edge = Edge::new(Arc::clone(&controller), Arc::clone(&host));
     let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&host), None)?;
     let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
@@ -99,7 +102,7 @@ async fn serve(
 
 async fn watch_devices(controller: Arc<Controller>) {
     if let Err(error) = unplug::watch(controller, host::functions()).await {
-        tracing::error!(%error, "devices that go away are not noticed");
+        tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "devices that go away are not noticed");
     }
 }
 
@@ -126,7 +129,9 @@ fn mount_files(
 fn reload(controller: &Controller) {
     match controller.reload_for(None) {
         Ok(stays) => stays.iter().for_each(|what| tracing::warn!("{what}")),
-        Err(failure) => tracing::warn!("{failure}"),
+        // The source has said what is wrong with it.
+        Err(Failure::Refused(_)) => {}
+        Err(Failure::Fault(fault)) => tracing::error!(MESSAGE_ID = FAULT, "read the policy again: {fault}"),
     }
 }
 

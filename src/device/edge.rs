@@ -119,7 +119,7 @@ impl Device {
     fn refused(&self, unique: u64, failure: &Failure) -> Message {
         match failure {
             Failure::Refused(refusal) => self.controller.count_refusal(refusal),
-            Failure::Fault(fault) => tracing::error!(%fault, "device"),
+            Failure::Fault(fault) => tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %fault, "device"),
         }
         Message::error(unique, failure_errno(failure))
     }

@@ -46,7 +46,7 @@ impl KernelIds {
 
     fn free(&self, number: u32) {
         if let Err(error) = command::send(self.device.as_fd(), Command::Free.number(), &mut number.to_ne_bytes()) {
-            tracing::error!(pasid = number, %error, "the kernel does not take an id back");
+            tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, pasid = number, %error, "the kernel does not take an id back");
         }
     }
 }

@@ -128,7 +128,7 @@ fn respond(controller: &Controller, method: &Method, path: &str) -> Response<Str
             response
         }
         Err(error) => {
-            tracing::error!(%error, "render metrics");
+            tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "render metrics");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "")
         }
     }

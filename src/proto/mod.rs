@@ -20,6 +20,7 @@
 mod bus;
 mod codes;
 mod frame;
+pub mod message_ids;
 mod messages;
 
 pub use bus::*;

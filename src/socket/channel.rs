@@ -141,7 +141,7 @@ pub(super) fn failed(header: Header, failure: Failure) -> Reply {
             Reply { header, frame: encode(header, &refusal), fds: Vec::new() }
         }
         Failure::Fault(fault) => {
-            tracing::error!(op = header.op, %fault, "a request failed");
+            tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, op = header.op, %fault, "a request failed");
             let header = Header { kind: Kind::Fault, ..header };
             let notice = FaultNotice { error: FAULT_NAME.to_owned(), message: fault.to_string() };
             Reply { header, frame: encode(header, &notice), fds: Vec::new() }

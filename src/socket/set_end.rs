@@ -32,7 +32,9 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
         match edge.controller.end_hung_up(&end) {
             Ok(Closed::OthersOpen | Closed::Last) => return,
             Ok(Closed::Lingers) => {}
-            Err(fault) => tracing::error!(set = end.set.0, %fault, "cannot tell whether a set FD is closed"),
+            Err(fault) => {
+                tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, set = end.set.0, %fault, "cannot tell whether a set FD is closed")
+            }
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
