@@ -31,7 +31,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
-        run(Command::new("packaging/build-library.sh").arg(&directory));
+        run(Command::new("packaging/build-library").arg(&directory));
         run(Command::new("gcc")
             .args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"])
             .args(["-I", "packaging/include", "examples/c/tour.c", "-o"])
