@@ -20,6 +20,8 @@ pub mod controller;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 #[cfg(feature = "daemon")]
+pub mod dbus;
+#[cfg(feature = "daemon")]
 pub mod device;
 #[cfg(feature = "daemon")]
 pub mod identity;

@@ -15,6 +15,7 @@ mod unplug;
 pub use arguments::{Arguments, Bus, DeviceKind};
 
 use crate::controller::Controller;
+use crate::dbus;
 use crate::identity::Host;
 use crate::model::{Failure, Fault};
 use crate::proto::message_ids::FAULT;
@@ -85,7 +86,11 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let accepting = tokio::spawn(edge.accept(listener));
+    let accepting = tokio::spawn(Arc::clone(&edge).accept(listener));
+    let on_bus = match bus_address(arguments.bus()) {
+        Some(at) => Some(dbus::Bus::new(at, Arc::clone(&controller), host, edge, &socket_path).start().await),
+        None => None,
+    };
     loop {
         tokio::select! {
             _ = hangup.recv() => reload(&controller),
@@ -95,6 +100,7 @@ async fn serve(
     }
     accepting.abort();
     unplugging.abort();
+    on_bus.inspect(tokio::task::JoinHandle::abort);
     drop((device, files, metrics));
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
@@ -123,6 +129,15 @@ fn mount_files(
             }
             Ok(None)
         }
+    }
+}
+
+fn bus_address(bus: Bus) -> Option<dbus::Address> {
+    match bus {
+        Bus::System => Some(dbus::Address::System),
+        Bus::Session => Some(dbus::Address::Session),
+        Bus::At(address) => Some(dbus::Address::At(address)),
+        Bus::None => None,
     }
 }
 

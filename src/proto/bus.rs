@@ -14,3 +14,9 @@ pub const ACTION_MANAGE_SETS: &str = "org.ioasid1.manage-sets";
 pub const ACTION_SET_LIMITS: &str = "org.ioasid1.set-limits";
 /// polkit: read the policy again.
 pub const ACTION_RELOAD: &str = "org.ioasid1.reload";
+/// The manager's interface.
+pub const MANAGER_INTERFACE: &str = "org.ioasid1.Manager";
+/// The interface of a set.
+pub const SET_INTERFACE: &str = "org.ioasid1.Set";
+/// Before a set's number, its object.
+pub const BUS_SET_PREFIX: &str = "/org/ioasid1/set/";

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
 /// What this service can do beyond the protocol's first version.
-pub(super) fn features() -> Vec<String> {
+pub(crate) fn features() -> Vec<String> {
     ["sets", "sessions", "holds", "aliases", "events", "cgroups"].map(str::to_owned).to_vec()
 }
 

@@ -10,6 +10,8 @@ mod connection;
 mod session;
 mod set_end;
 
+pub(crate) use connection::features;
+
 use crate::controller::{Consent, Controller, NewSet, Notice, SetEnd};
 use crate::identity::Host;
 use crate::proto::Event;

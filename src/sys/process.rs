@@ -20,6 +20,15 @@ pub fn raise_max_files() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
+/// When the process with this pid was started, in clock ticks since boot. Source: proc_pid_stat(5), field 22.
+pub fn start_time(pid: u32) -> io::Result<u64> {
+    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+    // The name stands in parentheses and may have any byte in it: what follows the last one is numbers.
+    let text = String::from_utf8_lossy(&text);
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
+}
+
 /// Sets the file mode creation mask and returns the one before. Of the whole process.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: no pointers; cannot fail.
@@ -85,6 +94,16 @@ pub fn limit_capabilities(keep: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_time_is_the_process_own() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let (ours, childs) = (start_time(std::process::id()).unwrap(), start_time(child.id()).unwrap());
+        assert!(0 < ours && ours <= childs, "{ours} {childs}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(start_time(child.id()).is_err());
+    }
 
     #[test]
     fn limits_are_raised() {

@@ -27,6 +27,8 @@ pub enum Order {
     Report,
     /// Connect to this socket, and hand the connection on.
     Connect(PathBuf),
+    /// Connect to this stream socket, and hand the connection on.
+    ConnectStream(PathBuf),
     /// Make a SEQPACKET pair, and hand both ends on.
     Pair,
     /// Open this device for reading and writing, and hand it on; `{"errno"}` where it cannot be.
@@ -243,6 +245,10 @@ impl Kept {
         match order {
             Order::Report => nothing(json!({"pid": std::process::id(), "uid": nix::unistd::getuid().as_raw()})),
             Order::Connect(path) => Ok((Value::Null, vec![listener::connect(&path, Some(deadline()))?])),
+            Order::ConnectStream(path) => {
+                let stream = std::os::unix::net::UnixStream::connect(path)?;
+                Ok((Value::Null, vec![stream.into()]))
+            }
             Order::Pair => {
                 let (a, b) = seqpacket::pair()?;
                 Ok((Value::Null, vec![a, b]))

@@ -1,0 +1,177 @@
+//! Who calls over the bus.
+//!
+//! The bus vouches for uid and process of a unique name. Where it gives the process as a descriptor, that is the
+//! process. Where it gives a pid alone, the process that had it may be gone and the pid be another's: then only root
+//! is served, or who the policy says may be (`trust_pid`), after the pid was pinned and asked for again.
+//!
+//! A unique name is never used twice while the bus runs, so who it is can be kept until it leaves the bus.
+
+use super::polkit::BusConsent;
+use super::{Core, error::BusError};
+use crate::controller::{Caller, Deed, Permit};
+use crate::identity::Peer;
+use crate::model::{Failure, Fault, Refusal};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use zbus::Connection;
+use zbus::fdo::ConnectionCredentials;
+use zbus::message::{Flags, Header};
+use zbus::names::UniqueName;
+use zbus::zvariant::Type;
+
+/// How many callers are remembered; each keeps one descriptor open. Others are asked for at each call.
+const REMEMBERED: usize = 2048;
+
+/// The callers that are known, until they leave the bus.
+#[derive(Default)]
+pub(super) struct Callers {
+    /// `None`: being asked for. Whoever leaves in between takes the place with it, and nothing is kept of it.
+    known: Mutex<HashMap<String, Option<Arc<Peer>>>>,
+}
+
+impl Callers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Peer>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer of a name that is known; else makes room for it.
+    fn find(&self, name: &str) -> Option<Arc<Peer>> {
+        let mut known = self.lock();
+        if let Some(found) = known.get(name) {
+            return found.clone();
+        }
+        if known.len() < REMEMBERED {
+            known.insert(name.to_owned(), None);
+        }
+        None
+    }
+
+    fn remember(&self, name: &str, peer: &Arc<Peer>) {
+        if let Some(place) = self.lock().get_mut(name) {
+            *place = Some(Arc::clone(peer));
+        }
+    }
+
+    /// The name left the bus, or nothing can be said of it.
+    pub fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Another bus: its names are others.
+    pub fn forget_all(&self) {
+        self.lock().clear();
+    }
+}
+
+/// A method call: who makes it, and whether polkit may ask a person.
+pub(super) struct Call<'a> {
+    core: &'a Core,
+    pub caller: Caller,
+    consent: BusConsent,
+    interactive: bool,
+}
+
+impl Call<'_> {
+    /// Asks the one authorization function.
+    pub async fn permit(&self, deed: Deed<'_>) -> Result<Permit, Failure> {
+        self.core.controller.permit(&self.caller, deed, Some(&self.consent), self.interactive).await
+    }
+}
+
+impl Core {
+    /// Who makes this call, where it is now. Counts the call against its uid.
+    pub async fn identify(&self, connection: &Connection, header: &Header<'_>) -> Result<Call<'_>, BusError> {
+        let sender = header.sender().ok_or_else(|| Refusal::invalid("sender", "nobody", "a name on the bus"))?;
+        let peer = match self.callers.find(sender) {
+            Some(peer) => peer,
+            None => {
+                let found = self.ask_bus(connection, sender).await.map(Arc::new);
+                match found {
+                    Ok(peer) => {
+                        self.callers.remember(sender, &peer);
+                        peer
+                    }
+                    Err(failure) => {
+                        self.callers.forget(sender);
+                        return Err(failure.into());
+                    }
+                }
+            }
+        };
+        self.controller.admit(peer.uid)?;
+        let caller = Caller::new(&peer, peer.cgroup(&self.host)?);
+        let interactive = header.primary().flags().contains(Flags::AllowInteractiveAuth);
+        let consent = BusConsent::new(Arc::clone(&self.polkit), sender.to_string());
+        Ok(Call { core: self, caller, consent, interactive })
+    }
+
+    async fn ask_bus(&self, connection: &Connection, sender: &UniqueName<'_>) -> Result<Peer, Failure> {
+        let credentials: ConnectionCredentials = ask(connection, "GetConnectionCredentials", sender).await?;
+        let unknown = |what: &str| Fault::new(format!("the bus says no {what} of {sender}"));
+        let uid = credentials.unix_user_id().ok_or_else(|| unknown("uid"))?;
+        if let Some(pidfd) = credentials.process_fd() {
+            let pidfd = std::os::fd::AsFd::as_fd(pidfd).try_clone_to_owned().map_err(Fault::from)?;
+            return Peer::of_pidfd(pidfd, uid, &self.host);
+        }
+        let administrator = uid == 0 || self.host.administrator_uid == Some(uid);
+        if !administrator && !self.controller.policy().bus.trust_pid {
+            return Err(unvouched(&self.socket_path.display().to_string()).into());
+        }
+        let pid = credentials.process_id().ok_or_else(|| unknown("pid"))?;
+        let peer = Peer::of_pid(pid, uid, &self.host)?;
+        // Pinned: now the name must still be on the bus, and the pid be its own.
+        let again: u32 = ask(connection, "GetConnectionUnixProcessID", sender).await?;
+        if again != pid {
+            return Err(Refusal::not_found(format!("the process of {sender}")).into());
+        }
+        Ok(peer)
+    }
+}
+
+fn unvouched(socket: &str) -> Refusal {
+    Refusal::Unsupported {
+        what: "a caller other than root on this bus".to_owned(),
+        why: format!(
+            "the bus gives its pid alone, not its process (dbus-daemon 1.16 and dbus-broker 37 do); ask on {socket}, or \
+             let the administrator set trust_pid in [bus] of the policy"
+        ),
+    }
+}
+
+/// Asks the bus about a name; `NotFound` where it has left.
+async fn ask<T>(connection: &Connection, method: &str, name: &UniqueName<'_>) -> Result<T, Failure>
+where
+    T: serde::de::DeserializeOwned + Type,
+{
+    let bus = "org.freedesktop.DBus";
+    let reply = connection.call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), method, &name).await;
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(zbus::Error::MethodError(error, ..)) if error.as_str() == "org.freedesktop.DBus.Error.NameHasNoOwner" => {
+            return Err(Refusal::not_found(format!("{name} on the bus")).into());
+        }
+        Err(error) => return Err(Fault::from_error(&error).while_doing(format!("ask the bus for {method}")).into()),
+    };
+    reply.body().deserialize().map_err(|error| Fault::from_error(&error).while_doing(format!("read {method}")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leaves_while_being_asked_for_is_not_kept() {
+        let callers = Callers::default();
+        let host = Host::find(None, None).unwrap();
+        let peer = Arc::new(Peer::of_pid(std::process::id(), crate::sys::process::effective_uid(), &host).unwrap());
+        assert!(callers.find(":1.5").is_none());
+        callers.forget(":1.5");
+        callers.remember(":1.5", &peer);
+        assert!(callers.lock().is_empty());
+        assert!(callers.find(":1.5").is_none());
+        callers.remember(":1.5", &peer);
+        assert!(callers.find(":1.5").is_some());
+    }
+
+    use crate::identity::Host;
+}

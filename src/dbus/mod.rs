@@ -1,0 +1,69 @@
+//! The D-Bus edge: `org.ioasid1` on the bus.
+//!
+//! Lives here: who calls ([`caller`]), the objects ([`manager`], [`set`]), what is told without being asked
+//! ([`teller`]), polkit ([`polkit`]), and the connection that comes and goes ([`link`]). Objects hold no state but who
+//! they are: every call and every property asks the controller. Nothing else in the service names zbus.
+//!
+//! Every method goes the same way: [`Core::identify`] says who calls, [`Call::permit`] asks the controller's one
+//! authorization function, the controller does it.
+
+mod caller;
+mod error;
+mod link;
+mod manager;
+mod options;
+mod pending;
+mod polkit;
+mod set;
+mod teller;
+
+pub use link::{Address, Bus};
+
+use crate::controller::Controller;
+use crate::identity::Host;
+use crate::model::{Failure, Refusal, SetId};
+use crate::proto::BUS_SET_PREFIX;
+use crate::socket::Edge;
+use caller::Callers;
+use polkit::Polkit;
+use std::path::PathBuf;
+use std::sync::Arc;
+use zbus::zvariant::OwnedObjectPath;
+
+/// What every object needs.
+struct Core {
+    controller: Arc<Controller>,
+    host: Arc<Host>,
+    sockets: Arc<Edge>,
+    /// Where those are sent whom the bus cannot vouch for.
+    socket_path: PathBuf,
+    callers: Callers,
+    polkit: Arc<Polkit>,
+}
+
+/// The object of a set.
+fn path_of(id: SetId) -> Result<OwnedObjectPath, Failure> {
+    let path = format!("{BUS_SET_PREFIX}{id}");
+    OwnedObjectPath::try_from(path).map_err(|error| crate::model::Fault::from_error(&error).into())
+}
+
+/// The set behind an object that a caller names.
+fn set_at(path: &str) -> Result<SetId, Refusal> {
+    let number = path.strip_prefix(BUS_SET_PREFIX).and_then(|number| number.parse().ok());
+    number.map(SetId).ok_or_else(|| Refusal::not_found(format!("set {path}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_and_its_object_name_each_other() {
+        let path = path_of(SetId(17)).unwrap();
+        assert_eq!(path.as_str(), "/org/ioasid1/set/17");
+        assert_eq!(set_at(&path), Ok(SetId(17)));
+        for no_set in ["/", "/org/ioasid1", "/org/ioasid1/set/", "/org/ioasid1/set/x", "/org/ioasid1/set/1/2"] {
+            assert!(set_at(no_set).is_err(), "{no_set}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The D-Bus edge before a real dbus-daemon.
+
+mod common;
+
+use common::bus::{MANAGER, NAME, PROPERTIES, PrivateBus, ROOT, SET};
+use common::{Actor, Cgroups, Daemon, eventually, eventually_equal};
+use ioasid::client::Set;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue, Value};
+
+fn policy(cgroups: &Cgroups, trust_pid: bool) -> String {
+    format!(
+        r#"
+        version = 1
+        [space]
+        bits = 12
+        reserved = ["0-1023"]
+        quarantine = "0s"
+        [bus]
+        trust_pid = {trust_pid}
+        [[cgroup]]
+        path = "{scratch}/small"
+        max = 2
+        [[rule]]
+        name = "tests"
+        cgroup = "{scratch}/**"
+        users = ["*"]
+        action = "allow"
+        quota = {{ default = 8, max = 64 }}
+        on_behalf_of = ["{scratch}/**"]
+        [[rule]]
+        name = "this process"
+        cgroup = "/**"
+        users = ["root"]
+        action = "allow"
+        quota = {{ default = 8, max = 64 }}
+        on_behalf_of = ["{scratch}/**"]
+        "#,
+        scratch = cgroups.path("")
+    )
+}
+
+#[allow(clippy::unwrap_used)]
+fn set(fd: OwnedFd) -> Set {
+    Set::from_fd(fd).unwrap()
+}
+
+fn fd(set: &Set) -> zbus::zvariant::Fd<'_> {
+    set.as_fd().into()
+}
+
+fn name_of(error: &(String, String)) -> &str {
+    error.0.strip_prefix("org.ioasid1.Error.").unwrap_or(&error.0)
+}
+
+#[test]
+fn a_set_made_over_the_bus_is_a_set_fd_and_an_object_until_its_last_close() {
+    let cgroups = Cgroups::new();
+    let guest = cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, true));
+    let caller = bus.connect_as(&Actor::of_user(&cgroups, "guest", 65534));
+    let before = daemon.snapshot();
+
+    // The actor is gone, and with it who it was.
+    assert_eq!(name_of(&caller.create_set(&[]).unwrap_err()), "NotFound");
+    let actor = Actor::of_user(&cgroups, "guest", 65534);
+    let caller = bus.connect_as(&actor);
+    let (set_fd, path) = caller.create_set(&[("quota", 9_u32.into()), ("label", "disk".into())]).unwrap();
+    let number: u64 = path.strip_prefix("/org/ioasid1/set/").unwrap().parse().unwrap();
+    assert_eq!(caller.property::<u64>(&path, SET, "Id"), number);
+    assert_eq!(caller.property::<String>(&path, SET, "Label"), "disk");
+    assert_eq!(caller.property::<String>(&path, SET, "Cgroup"), guest.as_str());
+    assert_eq!(caller.property::<u64>(&path, SET, "CgroupId"), cgroups.id("guest").0);
+    assert_eq!(caller.property::<u32>(&path, SET, "OwnerUid"), 65534);
+    assert_eq!(caller.property::<String>(&path, SET, "Domain"), "global");
+    assert_eq!(caller.property::<String>(&path, SET, "State"), "active");
+    assert!(caller.property::<u64>(&path, SET, "CreatedUsec") > 1_600_000_000_000_000);
+
+    let held = set(set_fd);
+    let pasids = held.session().unwrap().alloc_many(3, None).unwrap();
+    let numbers: Vec<u32> = pasids.iter().copied().map(u32::from).collect();
+    assert_eq!(caller.call::<Vec<u32>, _>(&path, SET, "Pasids", &()).unwrap(), numbers);
+    assert_eq!(caller.property::<u32>(&path, SET, "Leased"), 3);
+    assert_eq!(caller.property::<u64>(ROOT, MANAGER, "Current"), 3);
+    let verify = |pasid: u32| caller.manager::<bool, _>("VerifyPasid", &(fd(&held), pasid)).unwrap();
+    assert!(verify(numbers[0]) && !verify(5));
+    let identified: OwnedObjectPath = caller.manager("IdentifySet", &(fd(&held),)).unwrap();
+    assert_eq!(identified.as_str(), path);
+    type Listed = Vec<(OwnedObjectPath, String, String, u64, u32, u32, u32)>;
+    let listed: Listed = caller.manager("ListSets", &()).unwrap();
+    let expected = (identified.clone(), "disk".into(), guest.as_str().into(), cgroups.id("guest").0, 9, 3, 3);
+    assert_eq!(listed, [expected]);
+
+    // Another FD of it; the first one is closed and the set stays.
+    let again: zbus::zvariant::OwnedFd = caller.manager("OpenSet", &(&identified,)).unwrap();
+    drop(held);
+    let again = set(again.into());
+    assert_eq!(again.session().unwrap().alloc_many(1, None).unwrap().len(), 1);
+    drop(again);
+    eventually("the object goes with the set", || {
+        let get = caller.call::<OwnedValue, _>(&path, PROPERTIES, "Get", &(SET, "Id"));
+        get.err().filter(|error| error.0.ends_with("UnknownObject"))
+    });
+    drop((caller, actor));
+    daemon.settles_to(&before);
+    daemon.finish();
+}
+
+#[test]
+fn what_is_not_allowed_has_the_name_of_its_refusal_and_its_fields() {
+    let cgroups = Cgroups::new();
+    cgroups.make("small");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, true));
+    let actor = Actor::of_user(&cgroups, "small", 65534);
+    let caller = bus.connect_as(&actor);
+    let refused = |options: &[(&str, Value<'_>)]| caller.create_set(options).unwrap_err();
+
+    for (options, field) in [
+        (vec![("quota", Value::from(4_i32))], "quota"),
+        (vec![("pid", Value::from(1_u32))], "pid"),
+        (vec![("min", Value::from(9_u32)), ("max", Value::from(8_u32))], "min"),
+        (vec![("domain", Value::from("local"))], "domain"),
+        (vec![("label", Value::from("\n"))], "label"),
+    ] {
+        let error = refused(&options);
+        assert_eq!(name_of(&error), "InvalidArgument", "{error:?}");
+        assert!(error.1.contains(field), "{error:?}");
+    }
+    let error = refused(&[("quota", 65_u32.into())]);
+    assert_eq!(name_of(&error), "NotPermitted");
+    assert!(error.1.contains("tests") && error.1.contains("64"), "{error:?}");
+    assert_eq!(name_of(&refused(&[("cgroup", "/nowhere".into())])), "NotPermitted");
+    let nowhere = format!("{}/nowhere", cgroups.path(""));
+    assert_eq!(name_of(&refused(&[("cgroup", nowhere.as_str().into())])), "NotFound");
+
+    let no_set = ObjectPath::try_from("/org/ioasid1/set/77").unwrap();
+    let error = caller.manager::<(), _>("RevokeSet", &(&no_set, "")).unwrap_err();
+    assert_eq!(name_of(&error), "NotFound");
+    let error = caller.manager::<(), _>("SetCgroupMax", &("/x", 1_u64, 2_u32)).unwrap_err();
+    assert_eq!((name_of(&error), error.1.contains("flags")), ("InvalidArgument", true));
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let error = caller.manager::<OwnedObjectPath, _>("IdentifySet", &(zbus::zvariant::Fd::from(null.as_fd()),));
+    assert_eq!(name_of(&error.unwrap_err()), "NotFound");
+    drop((caller, actor));
+    daemon.finish();
+}
+
+#[test]
+fn sets_limits_and_properties_are_told_as_they_change() {
+    let cgroups = Cgroups::new();
+    let small = cgroups.make("small");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, true));
+    let listener = bus.connect();
+    let mut manager = listener.listen(MANAGER);
+    let mut objects = listener.listen("org.freedesktop.DBus.ObjectManager");
+    let mut properties = listener.listen(PROPERTIES);
+    let actor = Actor::new(&cgroups, "small");
+
+    // Whoever makes it, here over the socket.
+    let (held, info) = actor.connect(&daemon).create_set_of(5).unwrap();
+    let path = format!("/org/ioasid1/set/{}", info.set);
+    let told = manager.next();
+    assert_eq!(told.header().member().unwrap(), "SetAdded");
+    assert_eq!(told.body().deserialize::<ObjectPath<'_>>().unwrap().as_str(), path);
+    let told = objects.next();
+    assert_eq!(told.header().member().unwrap(), "InterfacesAdded");
+    assert_eq!(told.header().path().unwrap().as_str(), ROOT);
+    type Added = (OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>);
+    let (object, mut interfaces): Added = told.body().deserialize().unwrap();
+    assert_eq!(object.as_str(), path);
+    let given = interfaces.remove(SET).unwrap();
+    assert_eq!((given.len(), given["Quota"].clone()), (11, Value::from(5_u32).try_into().unwrap()));
+    let managed: HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>> =
+        listener.call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
+    assert!(managed[&object].contains_key(SET));
+
+    let mut session = held.session().unwrap();
+    session.alloc_many(2, None).unwrap();
+    let mut leased = None;
+    while leased != Some(2) {
+        let told = properties.next();
+        let (interface, changed, _): (String, HashMap<String, OwnedValue>, Vec<String>) =
+            told.body().deserialize().unwrap();
+        if interface == SET {
+            assert_eq!(told.header().path().unwrap().as_str(), path);
+            assert!(!changed.contains_key("Quota"), "it did not change");
+            leased = changed.get("Leased").map(|value| u32::try_from(value.clone()).unwrap());
+        }
+    }
+    session.alloc_many(3, None).unwrap_err();
+    let told = manager.next();
+    assert_eq!(told.header().member().unwrap(), "LimitHit");
+    let hit: (String, u64, u32, String) = told.body().deserialize().unwrap();
+    assert_eq!(hit, (small.as_str().to_owned(), 2, 3, small.as_str().to_owned()));
+
+    drop((session, held));
+    let told = manager.next();
+    assert_eq!(told.header().member().unwrap(), "SetRemoved");
+    let (object, reason): (OwnedObjectPath, String) = told.body().deserialize().unwrap();
+    assert_eq!((object.as_str(), reason.as_str()), (path.as_str(), "closed"));
+    assert_eq!(objects.next().header().member().unwrap(), "InterfacesRemoved");
+    drop(actor);
+    daemon.finish();
+}
+
+#[test]
+fn callers_that_the_bus_cannot_vouch_for_are_sent_to_the_socket() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, false));
+    let actor = Actor::of_user(&cgroups, "guest", 65534);
+    if bus.gives_processes() {
+        bus.connect_as(&actor).create_set(&[]).unwrap();
+        return daemon.finish();
+    }
+    let error = bus.connect_as(&actor).create_set(&[]).unwrap_err();
+    assert_eq!(name_of(&error), "Unsupported");
+    assert!(error.1.contains(&daemon.socket().display().to_string()) && error.1.contains("trust_pid"), "{error:?}");
+    bus.connect().create_set(&[]).unwrap();
+    drop(actor);
+    daemon.finish();
+}
+
+#[test]
+fn an_administrator_administrates_over_the_bus() {
+    let cgroups = Cgroups::new();
+    let (guest, other) = (cgroups.make("guest"), cgroups.make("other"));
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, false));
+    let caller = bus.connect();
+    let (held, path) = caller.create_set(&[("cgroup", guest.as_str().into())]).unwrap();
+    let held = set(held);
+    let mut session = held.session().unwrap();
+    session.alloc_many(4, None).unwrap();
+    let object = ObjectPath::try_from(path.as_str()).unwrap();
+
+    caller.manager::<(), _>("SetCgroupMax", &(guest.as_str(), 4_u64, 0_u32)).unwrap();
+    let fields: HashMap<String, OwnedValue> = caller.manager("GetCgroup", &(guest.as_str(),)).unwrap();
+    let number = |key: &str| u64::try_from(fields[key].clone()).unwrap();
+    assert_eq!((number("max"), number("current"), number("peak"), number("id")), (4, 4, 4, cgroups.id("guest").0));
+    caller.manager::<(), _>("SetCgroupMax", &(guest.as_str(), u64::MAX, 0_u32)).unwrap();
+    let fields: HashMap<String, OwnedValue> = caller.manager("GetCgroup", &(guest.as_str(),)).unwrap();
+    assert_eq!(u64::try_from(fields["max"].clone()).unwrap(), u64::MAX);
+    caller.manager::<(), _>("Recharge", &(&object, other.as_str())).unwrap();
+    assert_eq!((daemon.current(&guest), daemon.current(&other)), (0, 4));
+    caller.manager::<(), _>("ResetPeak", &(guest.as_str(),)).unwrap();
+    assert_eq!(daemon.cgroup(&guest).peak, 0);
+    let all: Vec<(String, HashMap<String, OwnedValue>)> = caller.manager("ListCgroups", &()).unwrap();
+    assert!(all.iter().any(|(cgroup, _)| cgroup == other.as_str()));
+    caller.call::<(), _>(&path, SET, "SetQuota", &(20_u32,)).unwrap();
+    assert_eq!(caller.property::<u32>(&path, SET, "Quota"), 20);
+    caller.manager::<(), _>("Reload", &()).unwrap();
+    let asked = HashMap::from([("user", Value::from("nobody")), ("cgroup", Value::from(guest.as_str()))]);
+    let said: HashMap<String, OwnedValue> = caller.manager("Explain", &(asked,)).unwrap();
+    assert_eq!(String::try_from(said["rule"].clone()).unwrap(), "tests");
+    caller.manager::<(), _>("RevokeSet", &(&object, "maintenance")).unwrap();
+    assert_eq!(caller.property::<String>(&path, SET, "State"), "revoked");
+    let error = session.alloc_many(1, None).unwrap_err();
+    assert!(error.to_string().contains("maintenance"), "{error}");
+    drop((session, held));
+    daemon.finish();
+}
+
+#[test]
+fn the_service_outlives_the_bus_and_comes_back_with_every_set() {
+    let cgroups = Cgroups::new();
+    let guest = cgroups.make("guest");
+    let mut bus = PrivateBus::start();
+    let mut daemon = bus.serve(&policy(&cgroups, false));
+    daemon.may_warn();
+    let (held, path) = bus.connect().create_set(&[("cgroup", guest.as_str().into())]).unwrap();
+    let held = set(held);
+    bus.stop();
+    let mut session = held.session().unwrap();
+    session.alloc_many(2, None).unwrap();
+    let (over_socket, info) = daemon.connect().create_set_of(3).unwrap();
+    eventually("it says so, once", || daemon.log().contains("not on the bus").then_some(()));
+    bus.start_again();
+    let caller = bus.connect();
+    caller.wait_for(NAME);
+    assert_eq!(caller.property::<u32>(&path, SET, "Leased"), 2);
+    assert_eq!(caller.property::<u32>(&format!("/org/ioasid1/set/{}", info.set), SET, "Quota"), 3);
+    assert_eq!(daemon.log().matches("not on the bus").count(), 1);
+    drop((session, held, over_socket));
+    eventually_equal("no set is left", &Some(0), || {
+        caller
+            .manager::<Vec<(OwnedObjectPath, String, String, u64, u32, u32, u32)>, _>("ListSets", &())
+            .ok()
+            .map(|s| s.len())
+    });
+    daemon.finish();
+}
+
+#[test]
+fn a_service_starts_without_a_bus_and_joins_it_when_it_comes() {
+    let cgroups = Cgroups::new();
+    let mut bus = PrivateBus::start();
+    bus.stop();
+    let mut daemon = Daemon::start_with(&policy(&cgroups, false), &bus.options());
+    daemon.may_warn();
+    assert_eq!(daemon.status().sets, 0);
+    bus.start_again();
+    bus.connect().wait_for(NAME);
+    daemon.finish();
+}
