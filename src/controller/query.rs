@@ -34,11 +34,6 @@ impl Controller {
         self.lock().pools.values_mut().map(super::Pool::info).collect()
     }
 
-    /// What backs the ids: `userspace`, `cuse` or `kernel`.
-    pub fn backend(&self) -> &str {
-        &self.world.backend
-    }
-
     /// Ids charged on the whole host, over all domains, and the most that ever were.
     pub fn charged(&self) -> (u64, u64) {
         let root = self.lock().tree.root();
