@@ -502,6 +502,24 @@ fn status_says_what_there_is() {
 }
 
 #[test]
+fn a_map_shows_every_lease() {
+    let scene = Scene::new();
+    let directory = common::daemon::scratch_directory();
+    let svg = directory.path().join("map.svg");
+    let script = format!("$CTL alloc -n 3 >&2; $CTL --json map; $CTL map --svg {}; $CTL map", svg.display());
+    let ran = scene.script(&[], &script);
+    let (json, words) = ran.out.split_once('\n').unwrap();
+    let map: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(map["domain"]["name"], "global");
+    let runs = map["runs"].as_array().unwrap();
+    let leased = runs.iter().find(|run| run["state"] == "leased").unwrap();
+    assert_eq!((&leased["range"], &leased["set"]), (&json!("1024-1026"), &json!(1)));
+    assert!(words.starts_with("global: 4096 ids") && words.contains(&scene.path("guest")), "{words}");
+    assert!(fs::read_to_string(&svg).unwrap().contains("1024-1026"));
+    scene.finish();
+}
+
+#[test]
 fn a_policy_is_checked_explained_and_reloaded() {
     let scene = Scene::new();
     let file = scene.daemon.policy_file();

@@ -231,6 +231,15 @@ pub(super) enum Verb {
         #[command(subcommand)]
         deed: PolicyVerb,
     },
+    /// A picture of a number space: who has which ids
+    Map {
+        /// The number space [default: global]
+        #[arg(long, value_name = "D")]
+        domain: Option<String>,
+        /// Draw it into this file instead of the terminal
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// What happened lately, one event a line
     Events {
         /// Go on

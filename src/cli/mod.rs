@@ -13,6 +13,7 @@ mod events;
 mod handover;
 mod holder;
 mod launch;
+mod map;
 mod outcome;
 mod policies;
 mod sets;
@@ -62,6 +63,7 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Recharge { set, cgroup } => admin::recharge(context, &set, &cgroup),
         Verb::Revoke { set, reason } => admin::revoke(context, &set, reason.as_deref()),
         Verb::Policy { deed } => policies::policy(context, &deed),
+        Verb::Map { domain, svg } => map::map(context, domain.as_deref(), svg.as_deref()),
         Verb::Events { follow } => events::events(context, follow),
         Verb::Completions { shell } => completions::completions(shell),
     }
