@@ -140,6 +140,10 @@ impl Controller {
     /// Whether the caller owns a cgroup strictly above `cgroup`, the root left out: what is below it was delegated
     /// to it. Source: `cgroup-v2.rst`, "Delegation Containment".
     fn owns_above(&self, caller: &Caller, cgroup: &CgroupPath) -> Result<bool, Failure> {
+        // What root owns was delegated to nobody: uid 0 without the capability, a container's, is an ordinary user.
+        if caller.uid == 0 {
+            return Ok(false);
+        }
         for above in cgroup.lineage().skip(1).filter(|path| !path.is_root()) {
             if self.world.cgroups.owner(&above)? == Some(caller.uid) {
                 return Ok(true);
@@ -166,7 +170,7 @@ impl State {
                     ("label", request.label.clone()),
                     ("quota", grant.quota.to_string()),
                 ];
-                let bound = "it takes polkit's consent (org.ioasid1.create-set)".to_owned();
+                let bound = format!("it takes polkit's consent ({ACTION_CREATE_SET})");
                 let refusal = Refusal::NotPermitted { rule: grant.rule.clone(), bound };
                 Ok(Verdict::Ask(Question { action: ACTION_CREATE_SET, details, permit: permit(grant), refusal }))
             }

@@ -1,0 +1,140 @@
+//! Delegation: who may set `max` where, and what stands over what.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in what the tests share
+
+mod common;
+
+use common::{Actor, Cgroups, Daemon, Wire, max, policy};
+use ioasid::model::{Limit, Refusal};
+use ioasid::proto::{CgroupInfo, GetCgroup, Recharge, Reload, SetCgroupMax};
+
+const SPACE: &str = "bits = 12\nquarantine = \"0s\"";
+const USER: u32 = 65534;
+
+fn set_max(wire: &Wire, cgroups: &Cgroups, below: &str, max: &str) -> Result<(), Refusal> {
+    let cgroup = String::from(cgroups.path(below));
+    wire.ask(&SetCgroupMax { cgroup, max: max.into(), persist: false }).map(drop)
+}
+
+fn show(wire: &Wire, cgroups: &Cgroups, below: &str) -> CgroupInfo {
+    wire.ask(&GetCgroup { path: Some(cgroups.path(below)), recurse: false }).unwrap()
+}
+
+fn administrators_only(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NotPermitted { rule, bound } if rule == "administrators only" && !bound.is_empty())
+}
+
+#[test]
+fn the_owner_of_a_delegated_cgroup_sets_max_below_it_and_not_on_it() {
+    let cgroups = Cgroups::new();
+    for below in ["mine/a/deep", "other"] {
+        cgroups.make(below);
+    }
+    cgroups.delegate("mine", USER);
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, ""));
+    let actor = Actor::of_user(&cgroups, "mine/a", USER);
+    let wire = actor.connect(&daemon);
+    set_max(&wire, &cgroups, "mine/a", "7").unwrap();
+    set_max(&wire, &cgroups, "mine/a/deep", "9").unwrap();
+    assert_eq!(show(&wire, &cgroups, "mine/a").max, Limit::Count(7));
+    let deep = show(&wire, &cgroups, "mine/a/deep");
+    assert_eq!((deep.max, deep.effective_max), (Limit::Count(9), Limit::Count(7)));
+    for below in ["mine", "other", ""] {
+        let refusal = set_max(&wire, &cgroups, below, "1").unwrap_err();
+        assert!(administrators_only(&refusal), "{below}: {refusal:?}");
+        assert_eq!(show(&wire, &cgroups, below).max, Limit::Max);
+    }
+    let refusal =
+        wire.ask(&SetCgroupMax { cgroup: cgroups.path("mine/a").into(), max: "3".into(), persist: true }).unwrap_err();
+    assert!(administrators_only(&refusal), "{refusal:?}");
+    assert_eq!(show(&wire, &cgroups, "mine/a").max, Limit::Count(7));
+    // Another user's process in there owns nothing.
+    let stranger = Actor::of_user(&cgroups, "mine/a", USER - 1);
+    let refusal = stranger.connect_and(&daemon, |wire| set_max(wire, &cgroups, "mine/a", "1")).unwrap_err();
+    assert!(administrators_only(&refusal));
+    drop((wire, actor));
+    daemon.finish();
+}
+
+#[test]
+fn a_delegate_never_lifts_a_policy_line() {
+    let cgroups = Cgroups::new();
+    cgroups.make("mine/a");
+    cgroups.delegate("mine", USER);
+    let rest = max(&cgroups, "mine/a", 5);
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, &rest));
+    let actor = Actor::of_user(&cgroups, "mine/a", USER);
+    let wire = actor.connect(&daemon);
+    for text in ["100", "max"] {
+        // Refused or kept at the line: never above it.
+        let _ = set_max(&wire, &cgroups, "mine/a", text);
+        assert_eq!(show(&wire, &cgroups, "mine/a").effective_max, Limit::Count(5), "{text}");
+    }
+    set_max(&wire, &cgroups, "mine/a", "2").unwrap();
+    assert_eq!(show(&wire, &cgroups, "mine/a").max, Limit::Count(2));
+    set_max(&wire, &cgroups, "mine/a", "policy").unwrap();
+    assert_eq!(show(&wire, &cgroups, "mine/a").max, Limit::Count(5));
+    let (set, _) = wire.create_set_of(64).unwrap();
+    let error = set.session().unwrap().alloc_many(6, None).unwrap_err();
+    let cgroup = cgroups.path("mine/a");
+    assert_eq!(error.refusal(), Some(&Refusal::LimitExceeded { cgroup, max: Limit::Count(5), current: 0, asked: 6 }));
+    drop((set, wire, actor));
+    daemon.finish();
+}
+
+#[test]
+fn an_administrators_max_stands_over_the_policy_line_through_reloads_until_policy() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, &max(&cgroups, "a", 5)));
+    let admin = daemon.connect();
+    set_max(&admin, &cgroups, "a", "50").unwrap();
+    assert_eq!(show(&admin, &cgroups, "a").max, Limit::Count(50));
+    std::fs::write(daemon.policy_file(), policy(&cgroups, SPACE, &max(&cgroups, "a", 6))).unwrap();
+    admin.ask(&Reload {}).unwrap();
+    let shown = show(&admin, &cgroups, "a");
+    assert_eq!((shown.max, shown.set_by.as_str(), shown.source), (Limit::Count(50), "administrator", None));
+    set_max(&admin, &cgroups, "a", "policy").unwrap();
+    let shown = show(&admin, &cgroups, "a");
+    assert_eq!((shown.max, shown.set_by.as_str()), (Limit::Count(6), "policy"));
+    assert!(shown.source.is_some());
+    // It goes with the cgroup.
+    set_max(&admin, &cgroups, "a", "70").unwrap();
+    cgroups.remove("a");
+    cgroups.make("a");
+    assert_eq!(show(&admin, &cgroups, "a").max, Limit::Count(6));
+    drop(admin);
+    daemon.finish();
+}
+
+#[test]
+fn a_recharge_moves_the_charge_and_only_an_administrator_does_it() {
+    let cgroups = Cgroups::new();
+    for below in ["slice/a", "slice/b", "full"] {
+        cgroups.make(below);
+    }
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, &max(&cgroups, "full", 3)));
+    let admin = daemon.connect();
+    let actor = Actor::of_user(&cgroups, "slice/a", USER);
+    let wire = actor.connect(&daemon);
+    let (set, info) = wire.create_set_of(64).unwrap();
+    let mut session = set.session().unwrap();
+    session.alloc_many(4, None).unwrap();
+    let to = |wire: &Wire, below: &str| wire.ask(&Recharge { set: info.set.0, cgroup: cgroups.path(below).into() });
+    assert!(administrators_only(&to(&wire, "slice/b").unwrap_err()));
+    let full = Refusal::LimitExceeded { cgroup: cgroups.path("full"), max: Limit::Count(3), current: 0, asked: 4 };
+    assert_eq!(to(&admin, "full").unwrap_err(), full);
+    let missing = Refusal::NotFound { what: format!("cgroup {}", cgroups.path("none")) };
+    assert_eq!(to(&admin, "none").unwrap_err(), missing);
+    let current = |below: &str| show(&admin, &cgroups, below).current;
+    assert_eq!((current("slice/a"), current("slice/b"), current("slice"), current("full")), (4, 0, 4, 0));
+    to(&admin, "slice/b").unwrap();
+    assert_eq!((current("slice/a"), current("slice/b"), current("slice")), (0, 4, 4));
+    assert_eq!(show(&admin, &cgroups, "slice").peak, 4, "the common level was not charged twice");
+    session.alloc().unwrap();
+    assert_eq!((current("slice/a"), current("slice/b")), (0, 5));
+    assert_eq!(session.info().unwrap().cgroup, cgroups.path("slice/b"));
+    drop((set, session, wire, actor));
+    common::eventually_equal("the charge", &0, || current("slice"));
+    drop(admin);
+    daemon.finish();
+}
