@@ -121,6 +121,15 @@ pub fn parse_frame(bytes: &[u8]) -> Result<(Header, &[u8]), Refusal> {
     Ok((Header { kind, op: u16::from_le_bytes([o0, o1]), flags, id: u64::from_le_bytes(id) }, body))
 }
 
+/// The body of a request as `T`: an object, or nothing where the call takes nothing.
+pub fn decode_request<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    // serde takes a list for a struct as well.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
+        return Err(Refusal::invalid("body", String::from_utf8_lossy(body), "an object"));
+    }
+    decode_body(body)
+}
+
 /// The body as `T`; an empty body is an empty object.
 pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };

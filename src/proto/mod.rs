@@ -25,5 +25,7 @@ mod messages;
 
 pub use bus::*;
 pub use codes::{Codes, FAULT_ERRNO, FAULT_ERRNO_NAME, FAULT_NAME, codes, failure_errno, refusal_to_json};
-pub use frame::{Header, Kind, MAX_BODY, MAX_FRAME, VERSION, decode_body, encode, parse_frame, split_reply};
+pub use frame::{
+    Header, Kind, MAX_BODY, MAX_FRAME, VERSION, decode_body, decode_request, encode, parse_frame, split_reply,
+};
 pub use messages::*;

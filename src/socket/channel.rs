@@ -2,7 +2,8 @@
 
 use crate::model::{Failure, Refusal};
 use crate::proto::{
-    Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, encode, parse_frame, split_reply,
+    Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
+    split_reply,
 };
 use crate::sys::readiness::Registered;
 use crate::sys::seqpacket::{self, Received};
@@ -119,7 +120,7 @@ pub(super) async fn receive(socket: &Registered) -> Incoming {
 
 /// Does what the call asks with `act`, and makes the frame that answers.
 pub(super) fn answer<C: Call>(header: Header, body: &[u8], act: impl FnOnce(C) -> Result<C::Reply, Failure>) -> Reply {
-    reply_to::<C>(header, decode_body(body).map_err(Failure::from).and_then(act).map(|reply| (reply, Vec::new())))
+    reply_to::<C>(header, decode_request(body).map_err(Failure::from).and_then(act).map(|reply| (reply, Vec::new())))
 }
 
 /// The frame that answers the call with `outcome`.

@@ -8,7 +8,7 @@ use crate::model::{CgroupPath, Failure, Limit, Refusal, SetId};
 use crate::proto::{
     Call, CreateSet, Done, Event, Explain, GetCgroup, GetEvents, GetMap, GetStatus, Greeting, Header, Hello,
     Identified, IdentifySet, Kind, ListSets, OpenSet, Recharge, Reload, ResetPeak, RevokeSet, SetCgroupMax, SetInfo,
-    SetSetQuota, ShowSet, Verified, VerifyPasid, decode_body, encode,
+    SetSetQuota, ShowSet, Verified, VerifyPasid, decode_request, encode,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Connection<'_> {
     }
 
     async fn create_set(&self, body: &[u8]) -> Result<(SetInfo, Vec<OwnedFd>), Failure> {
-        let call: CreateSet = decode_body(body)?;
+        let call: CreateSet = decode_request(body)?;
         let caller = self.caller()?;
         let permit = self.permit(&caller, Deed::CreateSet(&call.request)).await?;
         let made = self.edge.controller.create_set(&caller, permit)?;
@@ -127,7 +127,7 @@ impl Connection<'_> {
     }
 
     async fn open_set(&self, body: &[u8]) -> Result<(SetInfo, Vec<OwnedFd>), Failure> {
-        let call: OpenSet = decode_body(body)?;
+        let call: OpenSet = decode_request(body)?;
         let permit = self.permit(&self.caller()?, Deed::OpenSet(SetId(call.set))).await?;
         let made = self.edge.controller.open_set(&permit)?;
         let info = made.info.clone();
@@ -135,7 +135,7 @@ impl Connection<'_> {
     }
 
     async fn show_set(&self, body: &[u8]) -> Result<SetInfo, Failure> {
-        let call: ShowSet = decode_body(body)?;
+        let call: ShowSet = decode_request(body)?;
         let id = SetId(call.set);
         let info = self.edge.controller.set(id)?;
         match self.edge.controller.authorize(&self.caller()?, Deed::SeeIds(id))?.without_polkit() {
@@ -146,7 +146,7 @@ impl Connection<'_> {
     }
 
     async fn set_cgroup_max(&self, body: &[u8]) -> Result<Done, Failure> {
-        let call: SetCgroupMax = decode_body(body)?;
+        let call: SetCgroupMax = decode_request(body)?;
         let cgroup = cgroup_path("cgroup", &call.cgroup)?;
         let limit: Option<Limit> = match call.max.trim() {
             "policy" => None,
@@ -159,7 +159,7 @@ impl Connection<'_> {
     }
 
     async fn reset_peak(&self, body: &[u8]) -> Result<Done, Failure> {
-        let call: ResetPeak = decode_body(body)?;
+        let call: ResetPeak = decode_request(body)?;
         let cgroup = cgroup_path("cgroup", &call.cgroup)?;
         let caller = self.caller()?;
         let permit = self.permit(&caller, Deed::ResetPeak(&cgroup)).await?;
@@ -168,7 +168,7 @@ impl Connection<'_> {
     }
 
     async fn recharge(&self, body: &[u8]) -> Result<Done, Failure> {
-        let call: Recharge = decode_body(body)?;
+        let call: Recharge = decode_request(body)?;
         let cgroup = cgroup_path("cgroup", &call.cgroup)?;
         let caller = self.caller()?;
         let permit = self.permit(&caller, Deed::Recharge(SetId(call.set))).await?;
@@ -177,7 +177,7 @@ impl Connection<'_> {
     }
 
     async fn revoke_set(&self, body: &[u8]) -> Result<Done, Failure> {
-        let call: RevokeSet = decode_body(body)?;
+        let call: RevokeSet = decode_request(body)?;
         let caller = self.caller()?;
         let permit = self.permit(&caller, Deed::Revoke(SetId(call.set))).await?;
         self.edge.controller.revoke_set(&caller, &permit, &call.reason)?;
@@ -185,7 +185,7 @@ impl Connection<'_> {
     }
 
     async fn set_set_quota(&self, body: &[u8]) -> Result<SetInfo, Failure> {
-        let call: SetSetQuota = decode_body(body)?;
+        let call: SetSetQuota = decode_request(body)?;
         let permit = self.permit(&self.caller()?, Deed::SetQuota(SetId(call.set))).await?;
         self.edge.controller.change_quota(&permit, call.quota)
     }
@@ -199,7 +199,7 @@ impl Connection<'_> {
 
     /// Answers with the last events and, where asked to, goes on telling until the connection ends: then `None`.
     async fn events(&self, header: Header, body: &[u8]) -> Option<Reply> {
-        let call: GetEvents = match decode_body(body) {
+        let call: GetEvents = match decode_request(body) {
             Ok(call) => call,
             Err(refusal) => return Some(failed(header, refusal.into())),
         };

@@ -4,7 +4,7 @@ use super::channel::{self, Channel, Incoming, NOBODY, failed, reply_to};
 use super::{Edge, session};
 use crate::controller::{Closed, SetEnd};
 use crate::model::{Failure, Refusal};
-use crate::proto::{Call, Header, Kind, OpenSession, Opened, decode_body};
+use crate::proto::{Call, Header, Kind, OpenSession, Opened, decode_request};
 use crate::sys::readiness::{self, Registered};
 use crate::sys::socket_option;
 use std::io;
@@ -76,7 +76,7 @@ fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut 
 }
 
 fn open(edge: &Edge, end: SetEnd, offered: &OwnedFd, body: &[u8]) -> Result<(session::Opener, Opened), Failure> {
-    let _: OpenSession = decode_body(body)?;
+    let _: OpenSession = decode_request(body)?;
     let uid = socket_option::peer_credentials(offered.as_fd())
         .map_err(|e| Refusal::invalid("session", e, "an end of a socket pair whose maker the kernel names"))?
         .uid;
