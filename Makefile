@@ -22,7 +22,7 @@ build:
 # Quick: what to run before a commit. Flow tests that take long are in `test` alone.
 check: lint
 	$(CARGO) test --quiet --lib --bins
-	$(CARGO) test --quiet --test layering --test policy --test features --test limits --test sets --test sessions \
+	$(CARGO) test --quiet --test layering --test policy --test limits --test sets --test sessions \
 		--test last_close --test delegation --test hostile_frames
 
 lint:
