@@ -49,7 +49,6 @@ pub struct Tree {
 /// A cgroup that exists, with its directory held open.
 struct Found {
     id: Option<CgroupId>,
-    path: CgroupPath,
     directory: Directory,
 }
 
@@ -121,12 +120,18 @@ impl Tree {
 
     /// The cgroup of a node. ENOENT where it was removed.
     fn find(&self, node: Node) -> Result<Found, Errno> {
-        let path = match node.cgroup {
-            None => CgroupPath::root(),
-            Some(id) => self.host.cgroups.path_of(id).map_err(|error| errno_of(&error))?.ok_or(ENOENT)?,
+        let opened = match node.cgroup {
+            None => self.host.cgroups.open(&CgroupPath::root()).map(Some),
+            Some(id) => self.host.cgroups.open_id(id),
         };
-        let directory = self.host.cgroups.open(&path).map_err(|error| errno_of(&error))?;
-        Ok(Found { id: node.cgroup, path, directory })
+        let directory = opened.map_err(|error| errno_of(&error))?.ok_or(ENOENT)?;
+        Ok(Found { id: node.cgroup, directory })
+    }
+
+    /// Its path, for the policy and for people; costs some system calls.
+    fn path(&self, found: &Found) -> Result<CgroupPath, Errno> {
+        let Some(id) = found.id else { return Ok(CgroupPath::root()) };
+        self.host.cgroups.path_of(id).map_err(|error| errno_of(&error))?.ok_or(ENOENT)
     }
 
     fn look_up(&self, unique: u64, parent: Node, name: &OsStr) -> Result<Message, Errno> {
@@ -164,7 +169,7 @@ impl Tree {
     }
 
     fn owner_above(&self, found: &Found) -> Option<(u32, u32)> {
-        let above = self.host.cgroups.open(&found.path.parent()?).ok()?;
+        let above = self.host.cgroups.open(&self.path(found).ok()?.parent()?).ok()?;
         metadata_of(&above).ok().map(|metadata| (metadata.uid(), metadata.gid()))
     }
 
@@ -211,7 +216,7 @@ impl Tree {
             if file != File::Max {
                 return Err(EACCES);
             }
-            self.may_write(header, &found.path)?;
+            self.may_write(header, &self.path(&found)?)?;
         }
         let handle = self.open.file(node);
         Ok(Message::opened(header.unique, handle, abi::OPEN_DIRECT_IO))
@@ -235,7 +240,7 @@ impl Tree {
 
     fn counters(&self, node: Node) -> Result<Counters, Errno> {
         let found = self.find(node)?;
-        Ok(self.controller.counters(found.id, &found.path))
+        self.controller.counters(found.id, || self.path(&found))
     }
 
     fn write(&self, header: &Header, node: Node, data: &[u8]) -> Result<Message, Errno> {
@@ -243,13 +248,14 @@ impl Tree {
             return Err(EINVAL);
         }
         let length = u32::try_from(data.len()).map_err(|_| EINVAL)?;
-        let found = self.find(node).map_err(|errno| if errno == ENOENT { ENODEV } else { errno })?;
+        let gone = |errno| if errno == ENOENT { ENODEV } else { errno };
+        let path = self.find(node).and_then(|found| self.path(&found)).map_err(gone)?;
         // Who opened it was allowed to; who writes must be, too: a file that was passed on to a privileged
         // program to write its messages to sets no limit by its privilege alone.
         let caller = self.caller(header).map_err(|failure| failure_errno(&failure))?;
         let set = || {
             let limit = content::limit(data)?;
-            let permit = self.controller.authorize(&caller, Deed::SetLimit(&found.path))?.without_polkit()?;
+            let permit = self.controller.authorize(&caller, Deed::SetLimit(&path))?.without_polkit()?;
             self.controller.set_limit(&caller, &permit, Some(limit), false)
         };
         set().map_err(|failure: Failure| log_fault(&failure))?;
@@ -260,7 +266,7 @@ impl Tree {
         const WRITE: u32 = 2;
         let found = self.find(node)?;
         match node.file {
-            Some(File::Max) if mask & WRITE != 0 => self.may_write(header, &found.path)?,
+            Some(File::Max) if mask & WRITE != 0 => self.may_write(header, &self.path(&found)?)?,
             Some(_) if mask & WRITE != 0 => return Err(EACCES),
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! A cgroup's figures, for who reads one of them often.
 
-use super::Controller;
+use super::pool::Pool;
+use super::{Controller, State};
 use crate::model::{CgroupId, CgroupPath, Domain, Limit};
 
 /// What the files of a cgroup say.
@@ -22,26 +23,34 @@ pub struct Counters {
 
 impl Controller {
     /// The figures of a cgroup that exists; `id` is `None` for the root. Leaves no trace of one that nobody uses.
-    pub fn counters(&self, id: Option<CgroupId>, path: &CgroupPath) -> Counters {
+    ///
+    /// `path` is asked for where the cgroup is not known and only the policy can say what applies to it; its error is
+    /// the only one.
+    pub fn counters<E>(
+        &self,
+        id: Option<CgroupId>,
+        path: impl FnOnce() -> Result<CgroupPath, E>,
+    ) -> Result<Counters, E> {
+        let capacity = |state: &State| state.pools.get(&Domain::Global).map_or(0, Pool::capacity);
         let state = self.lock();
-        let capacity = state.pools.get(&Domain::Global).map_or(0, super::pool::Pool::capacity);
         let node = match id {
             None => Some(state.tree.root()),
             Some(id) => state.tree.find(id),
         };
-        match node {
-            Some(node) => Counters {
+        if let Some(node) = node {
+            return Ok(Counters {
                 max: if node.is_root() { Limit::Max } else { node.max() },
                 current: node.current(),
                 peak: node.peak(),
                 events: node.events(),
                 events_local: node.events_local(),
-                capacity,
-            },
-            None => {
-                let max = state.policy_limit(path);
-                Counters { max, current: 0, peak: 0, events: 0, events_local: 0, capacity }
-            }
+                capacity: capacity(&state),
+            });
         }
+        drop(state);
+        let path = path()?;
+        let state = self.lock();
+        let max = state.policy_limit(&path);
+        Ok(Counters { max, current: 0, peak: 0, events: 0, events_local: 0, capacity: capacity(&state) })
     }
 }

@@ -83,10 +83,10 @@ impl Root {
         self.open(path)?.id()
     }
 
-    /// The path of the cgroup with this id; `None` where it was removed.
+    /// Opens the directory of the cgroup with this id; `None` where it was removed.
     ///
     /// PermissionDenied without CAP_DAC_READ_SEARCH; EOPNOTSUPP before Linux 5.5.
-    pub fn path_of(&self, id: CgroupId) -> io::Result<Option<CgroupPath>> {
+    pub fn open_id(&self, id: CgroupId) -> io::Result<Option<Directory>> {
         // struct file_handle and its eight bytes, open_by_handle_at(2).
         #[repr(C)]
         struct Handle {
@@ -98,12 +98,17 @@ impl Root {
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         // SAFETY: `handle` has the layout of struct file_handle with `handle_bytes` bytes after it.
         let opened = done(unsafe { libc::open_by_handle_at(self.mount.as_raw_fd(), (&raw mut handle).cast(), flags) });
-        let opened = match opened {
+        match opened {
             // SAFETY: the call succeeded: the number is open and nobody else owns it.
-            Ok(number) => Directory::new(unsafe { OwnedFd::from_raw_fd(number) }),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+            Ok(number) => Ok(Some(Directory::new(unsafe { OwnedFd::from_raw_fd(number) }))),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The path of the cgroup with this id; `None` where it was removed. Faults as [`Root::open_id`].
+    pub fn path_of(&self, id: CgroupId) -> io::Result<Option<CgroupPath>> {
+        let Some(opened) = self.open_id(id)? else { return Ok(None) };
         let name = fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
         let below = name.strip_prefix(&self.mount_point).map_err(io::Error::other)?;
         let path = below.to_str().and_then(|below| format!("/{below}").parse().ok());
