@@ -32,6 +32,7 @@ lint:
 # Everything that needs no special machine. Files in tests/ are picked up by themselves.
 test: lint
 	@ci/install-packages test
+	@ci/install-packages vm
 	$(CARGO) test --no-fail-fast
 	ci/loom
 	ci/dependencies
@@ -52,7 +53,7 @@ fuzz:
 # The tests that take a virtual machine of their own.
 vm:
 	@ci/install-packages vm
-	$(CARGO) test --test system -- --nocapture
+	IOASIDD_VM=require $(CARGO) test --test system -- --nocapture
 
 # dist/*.deb and dist/*.rpm
 packages:
