@@ -32,6 +32,7 @@ impl Controller {
         if persist {
             self.world.policy_source.persist(cgroup, limit)?;
         }
+        let before = node.limits();
         match (delegated, limit) {
             (true, limit) => node.set_delegated_limit(limit),
             (false, Some(limit)) => node.set_administrator_limit(Some(limit)),
@@ -39,6 +40,11 @@ impl Controller {
                 node.set_administrator_limit(None);
                 node.set_delegated_limit(None);
             }
+        }
+        if let Err(fault) = state.keep_limit(&node) {
+            node.set_administrator_limit(before.administrator);
+            node.set_delegated_limit(before.delegated);
+            return Err(fault.into());
         }
         let max = node.max();
         let changed = Happening::MaxChanged { cgroup: cgroup.clone(), max, by_uid: caller.uid };
@@ -51,6 +57,7 @@ impl Controller {
         let Permitted::Peak(cgroup) = &permit.0 else { return Err(misused("reset-peak").into()) };
         let (mut state, node) = self.node_at(cgroup)?;
         node.reset_peak();
+        state.keep_counts(&node);
         state.events.emit(Happening::PeakReset { cgroup: cgroup.clone(), by_uid: caller.uid }, now_usec());
         Ok(())
     }
@@ -75,8 +82,18 @@ impl Controller {
                 }
             }
         }
-        set.cgroup = node.path().clone();
-        set.node = Arc::clone(&node);
+        let before = std::mem::replace(&mut set.node, Arc::clone(&node));
+        if let Err(fault) = state.keep_move(id) {
+            let set = state.set_mut(id)?;
+            // Back to where there was room for it a moment ago; without regard to what happened to its limits since.
+            set.charge = set.charge.take().map(|charge| match charge.transfer(&before) {
+                Ok(moved) => moved,
+                Err((unmoved, _)) => unmoved,
+            });
+            set.node = before;
+            return Err(fault.into());
+        }
+        state.set_mut(id)?.cgroup = node.path().clone();
         state.recount(old, node.id());
         state.prune();
         let moved = Happening::Recharged { set: id, from, to: cgroup.clone(), by_uid: caller.uid };
@@ -119,7 +136,9 @@ impl Controller {
                 continue;
             }
             if pool.is_idle() && !state.sets.values().any(|set| set.domain == domain) {
-                state.pools.remove(&domain);
+                if let Some(mut pool) = state.pools.remove(&domain) {
+                    pool.remove_ledger();
+                }
                 if domain == crate::model::Domain::Global {
                     state.make_pool(domain, None)?;
                 }

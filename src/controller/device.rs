@@ -1,5 +1,6 @@
 //! Sets of open device files: alive as long as the file is open, with or without set FDs beside it.
 
+use super::parking::Parked;
 use super::{Caller, Controller, Permit};
 use crate::model::{Failure, SetId};
 
@@ -16,6 +17,12 @@ impl Controller {
         let set = state.set_mut(id)?;
         set.ends.retain(|end| end.name.cookie != cookie);
         set.device_file = Some(opening);
+        let record = set.record();
+        state.unpark(Parked::End(id, made.end.serial));
+        if let Err(fault) = state.record_set(id, record) {
+            state.last_close(id);
+            return Err(fault.into());
+        }
         Ok(id)
     }
 

@@ -46,6 +46,16 @@ impl Guard {
         Ok(())
     }
 
+    /// Counts a set that was there before a restart.
+    pub(super) fn restore_set(&mut self, uid: u32) {
+        self.usage(uid).sets += 1;
+    }
+
+    /// Counts a session that was there before a restart.
+    pub(super) fn restore_session(&mut self, uid: u32) {
+        self.usage(uid).sessions += 1;
+    }
+
     pub(super) fn remove_set(&mut self, uid: u32) {
         let usage = self.usage(uid);
         usage.sets = usage.sets.saturating_sub(1);

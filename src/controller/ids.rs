@@ -2,7 +2,7 @@
 
 use super::authority::Permitted;
 use super::life::misused;
-use super::{Controller, Notice, Permit, SessionId, State, now_usec};
+use super::{Asked, Controller, Notice, Permit, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::quota::Node;
@@ -15,14 +15,25 @@ impl Controller {
     /// Leases `count` ids in `range` (the set's own range bounds it further) and marks them used: all or none.
     ///
     /// Refused, in this order: `Revoked`, `Stale`, `QuotaExceeded`, `LimitExceeded` from near to far, `NoSpace`. What
-    /// mapped sets lease and do not use is taken back before anything is refused that it stands in the way of.
-    pub fn alloc(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<Vec<Pasid>, Failure> {
+    /// mapped sets lease and do not use is taken back before anything is refused that it stands in the way of. A request
+    /// that is repeated after a restart gets the ids that it got before.
+    pub fn alloc(
+        &self,
+        id: SetId,
+        asked: Option<&Asked<'_>>,
+        count: u32,
+        range: Option<PasidRange>,
+    ) -> Result<Vec<Pasid>, Failure> {
         if !(1..=MOST_AT_ONCE).contains(&count) {
             return Err(Refusal::invalid("count", count, "1 to 8192 ids at once").into());
         }
         let mut state = self.lock();
+        let tag = state.tag_of(id, asked);
+        if let Some(pasids) = state.leased_before(id, tag, count) {
+            return Ok(pasids);
+        }
         let range = self.usable(&mut state, id, range)?;
-        let pasids = state.lease(id, count, range)?;
+        let pasids = state.lease(id, count, range, tag)?;
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, true));
         }
@@ -51,10 +62,12 @@ impl Controller {
 
     /// Gives ids back: all of them, or none where one belongs to another set (`ForeignPasid`).
     ///
-    /// What nobody leases is passed over. The references of `session` itself are put; what other sessions hold goes to
+    /// What nobody leases is passed over. The references of the session that asks are put; what other sessions hold goes to
     /// `free-pending`, is told in the answer, and returns with the last put.
-    pub fn free(&self, id: SetId, session: Option<SessionId>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
+    pub fn free(&self, id: SetId, asked: Option<&Asked<'_>>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
         let mut state = self.lock();
+        let tag = if asked.is_some() { state.tag_of(id, asked) } else { 0 };
+        let freed = state.freed_before.remove(&tag).unwrap_or_default();
         let set = state.set(id)?;
         set.must_be_active()?;
         let pool = state.pools.get(&set.domain);
@@ -64,27 +77,33 @@ impl Controller {
                 return Err(Refusal::invalid("pasid", number, "a PASID, 1 to 1048575").into());
             };
             match pool.and_then(|pool| pool.owner(pasid)) {
+                // Done before a restart; who has it by now got it since.
+                _ if freed.contains(&pasid) => {}
                 Some(owner) if owner == id => ours.push(pasid),
                 Some(_) => return Err(Refusal::ForeignPasid { pasid }.into()),
                 None => {}
             }
         }
-        let set = state.set_mut(id)?;
-        if let Some(own) = session.and_then(|session| set.sessions.get_mut(&session)) {
-            own.holds.retain(|pasid, _| !ours.contains(pasid));
+        if let Some(asked) = asked {
+            state.put_all(id, asked.session, &ours);
         }
+        let set = state.set(id)?;
         let (pending, free): (Vec<Pasid>, Vec<Pasid>) =
             ours.into_iter().partition(|pasid| set.holders(*pasid, None) > 0);
-        set.pending.extend(&pending);
-        set.aliases.retain(|_, pasid| !pending.contains(pasid) && !free.contains(pasid));
-        state.release(id, &free);
+        state.drop_aliases(id, &pending);
+        state.drop_aliases(id, &free);
+        state.pend(id, &pending);
+        state.release(id, &free, tag);
         let set = state.set(id)?;
         Ok(pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect())
     }
 
     /// Takes a reference on a leased id for a session. Refused with `Busy` while it waits for its last put.
-    pub fn hold(&self, id: SetId, session: SessionId, pasid: u32) -> Result<(), Failure> {
+    pub fn hold(&self, id: SetId, asked: &Asked<'_>, pasid: u32) -> Result<(), Failure> {
         let mut state = self.lock();
+        if state.was_done(id, asked) {
+            return Ok(());
+        }
         let pasid = state.leased_here(id, pasid)?;
         let set = state.set_mut(id)?;
         if set.pending.contains(&pasid) {
@@ -93,30 +112,47 @@ impl Controller {
         if !set.mark_held(pasid) {
             return Err(Refusal::not_found(format!("pasid {pasid} in use")).into());
         }
-        let own = set.sessions.get_mut(&session).ok_or_else(|| Refusal::not_found("this session"))?;
-        *own.holds.entry(pasid).or_default() += 1;
+        let own = set.sessions.get(&asked.session).ok_or_else(|| Refusal::not_found("this session"))?;
+        let count = own.holds.get(&pasid).copied().unwrap_or(0) + 1;
+        if let Err(failure) = state.keep_hold(id, asked, pasid, count) {
+            state.refresh_held(id, pasid);
+            return Err(failure);
+        }
+        if let Some(own) = state.set_mut(id)?.sessions.get_mut(&asked.session) {
+            own.holds.insert(pasid, count);
+        }
         Ok(())
     }
 
     /// Puts one reference that this session took; nobody can put another's. Works on a set that is gone, too.
-    pub fn put(&self, id: SetId, session: SessionId, pasid: u32) -> Result<(), Failure> {
+    pub fn put(&self, id: SetId, asked: &Asked<'_>, pasid: u32) -> Result<(), Failure> {
         let mut state = self.lock();
+        if state.was_done(id, asked) {
+            return Ok(());
+        }
         let missing = || Refusal::not_found(format!("a reference of this session on pasid {pasid}"));
         let pasid = Pasid::new(pasid).ok_or_else(missing)?;
         let set = state.set_mut(id)?;
-        let own = set.sessions.get_mut(&session).ok_or_else(missing)?;
-        let count = own.holds.get_mut(&pasid).ok_or_else(missing)?;
-        *count -= 1;
-        if *count == 0 {
+        let own = set.sessions.get_mut(&asked.session).ok_or_else(missing)?;
+        let held = own.holds.get_mut(&pasid).ok_or_else(missing)?;
+        *held -= 1;
+        let count = *held;
+        if count == 0 {
             own.holds.remove(&pasid);
+        }
+        state.keep_put(id, asked, pasid, count);
+        if count == 0 {
             state.reference_put(id, pasid);
         }
         Ok(())
     }
 
     /// Gives an id one more name in its set. `Exists` where the name is taken by another id of it.
-    pub fn add_alias(&self, id: SetId, pasid: u32, alias: u64) -> Result<(), Failure> {
+    pub fn add_alias(&self, id: SetId, asked: &Asked<'_>, pasid: u32, alias: u64) -> Result<(), Failure> {
         let mut state = self.lock();
+        if state.was_done(id, asked) {
+            return Ok(());
+        }
         state.set(id)?.must_be_active()?;
         let pasid = state.leased_here(id, pasid)?;
         let set = state.set_mut(id)?;
@@ -133,7 +169,11 @@ impl Controller {
         if !set.mark_held(pasid) {
             return Err(Refusal::not_found(format!("pasid {pasid} in use")).into());
         }
-        set.aliases.insert(alias, pasid);
+        if let Err(fault) = state.keep_alias(id, asked, alias, pasid) {
+            state.refresh_held(id, pasid);
+            return Err(fault.into());
+        }
+        state.set_mut(id)?.aliases.insert(alias, pasid);
         Ok(())
     }
 
@@ -147,12 +187,16 @@ impl Controller {
     }
 
     /// Forgets an alias.
-    pub fn remove_alias(&self, id: SetId, alias: u64) -> Result<(), Failure> {
+    pub fn remove_alias(&self, id: SetId, asked: &Asked<'_>, alias: u64) -> Result<(), Failure> {
         let mut state = self.lock();
+        if state.was_done(id, asked) {
+            return Ok(());
+        }
         let set = state.set_mut(id)?;
         set.must_be_active()?;
         let pasid =
             set.aliases.remove(&alias).ok_or_else(|| Refusal::not_found(format!("alias {alias} in set {id}")))?;
+        state.keep_no_alias(id, asked, alias);
         state.refresh_held(id, pasid);
         Ok(())
     }
@@ -169,6 +213,10 @@ impl Controller {
             let bound = format!("quota {quota} is above its max {}", set.quota_max);
             return Err(Refusal::NotPermitted { rule: set.rule.clone(), bound }.into());
         }
+        let mut record = set.record();
+        record.quota = quota;
+        state.record_set(id, record)?;
+        let set = state.set_mut(id)?;
         set.quota = quota;
         let info = set.info(false);
         state.events.tell(&Notice::SetChanged(id));
@@ -206,8 +254,10 @@ impl State {
     }
 
     /// Charges and carves: all or none, nothing left over where it is refused.
-    pub(super) fn lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
-        let leased = self.try_lease(id, count, range);
+    ///
+    /// `tag` is of the request, for its repetition after a restart.
+    pub(super) fn lease(&mut self, id: SetId, count: u32, range: PasidRange, tag: u64) -> Result<Vec<Pasid>, Failure> {
+        let leased = self.try_lease(id, count, range, tag);
         if let Err(Failure::Refused(refusal)) = &leased
             && let Some(set) = self.sets.get_mut(&id)
         {
@@ -216,7 +266,7 @@ impl State {
         leased
     }
 
-    fn try_lease(&mut self, id: SetId, count: u32, range: PasidRange) -> Result<Vec<Pasid>, Failure> {
+    fn try_lease(&mut self, id: SetId, count: u32, range: PasidRange, tag: u64) -> Result<Vec<Pasid>, Failure> {
         if let Err(refusal) = self.set(id)?.check_quota(count) {
             let missing = self.set(id)?.leased_count().saturating_add(count) - self.set(id)?.quota;
             if self.take_back(id, missing, PasidRange::ALL) < missing {
@@ -240,12 +290,15 @@ impl State {
                 carve(self)?
             }
         };
+        if let Some(pool) = self.pools.get_mut(&domain) {
+            pool.enter(id, &pasids, tag)?;
+        }
         // There is room, and whoever charges holds the lock.
         let charge = match node.try_charge(count.into()) {
             Ok(charge) => charge,
             Err(refusal) => {
                 if let Some(pool) = self.pools.get_mut(&domain) {
-                    pool.give_back(pasids);
+                    pool.give_back(&pasids, 0);
                 }
                 return Err(refusal.into());
             }
@@ -268,6 +321,7 @@ impl State {
         };
         let hit = Arc::clone(&obstacle.node);
         let refusal = obstacle.refuse();
+        self.keep_counts(&hit);
         if let Refusal::LimitExceeded { cgroup, max, asked, .. } = &refusal {
             let requester_cgroup = requester.clone();
             let happening = Happening::LimitHit { cgroup: cgroup.clone(), max: *max, asked: *asked, requester_cgroup };
@@ -279,17 +333,20 @@ impl State {
         Err(refusal)
     }
 
-    /// Gives leased ids of a set back to their pool, and then the charge that paid for them.
-    pub(super) fn give_back(&mut self, id: SetId, pasids: &[Pasid]) {
+    /// Gives leased ids of a set back to their pool, and then the charge that paid for them. `tag` is of the request that
+    /// asked for it, 0 where none did.
+    pub(super) fn give_back(&mut self, id: SetId, pasids: &[Pasid], tag: u64) {
         if pasids.is_empty() {
             return;
         }
+        self.drop_aliases(id, pasids);
         let Some(set) = self.sets.get_mut(&id) else { return };
-        let domain = set.domain;
+        let (domain, node) = (set.domain, Arc::clone(&set.node));
         let charge = set.disown(pasids);
         if let Some(pool) = self.pools.get_mut(&domain) {
-            pool.give_back(pasids.iter().copied());
+            pool.give_back(pasids, tag);
         }
+        self.keep_counts(&node);
         drop(charge);
         self.prune();
         self.events.tell(&Notice::SetChanged(id));
@@ -299,7 +356,7 @@ impl State {
     pub(super) fn reference_put(&mut self, id: SetId, pasid: Pasid) {
         let Some(set) = self.sets.get(&id) else { return };
         if set.holders(pasid, None) == 0 && set.pending.contains(&pasid) {
-            self.release(id, &[pasid]);
+            self.release(id, &[pasid], 0);
             self.bury_if_over(id);
         } else {
             self.refresh_held(id, pasid);

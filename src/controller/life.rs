@@ -1,16 +1,20 @@
 //! Sets come and go: made, opened again, identified, hung up, revoked.
 
 use super::authority::Permitted;
+use super::parking::Parked;
+use super::records::{Change, Entry};
 use super::set::{Session, Set, SetEnd};
 use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
 use crate::policy::Grant;
+use crate::proto::message_ids::FAULT;
 use crate::proto::{Happening, SetInfo, WatchKind};
+use crate::quota::Node;
 use crate::sys::socket_diag::SocketName;
 use crate::sys::{seqpacket, socket_option};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 /// A set FD that was made: one end for the holder, one for the service.
 #[derive(Debug)]
@@ -65,7 +69,15 @@ impl Controller {
         let mut state = self.lock();
         let set = state.set_mut(id)?;
         set.must_be_active()?;
-        let (holder, service, end) = make_end(id)?;
+        let (holder, service, end) = make_end(id, set.next_end)?;
+        state.park_end(&end, service.as_fd())?;
+        let set = state.set_mut(id)?;
+        let mut record = set.record();
+        record.next_end += 1;
+        record.ends.push((&end).into());
+        state.record_set(id, record).inspect_err(|_| state.unpark(Parked::End(id, end.serial)))?;
+        let set = state.set_mut(id)?;
+        set.next_end += 1;
         set.ends.push(end);
         let info = set.info(false);
         state.by_cookie.insert(end.name.cookie, id);
@@ -95,27 +107,25 @@ impl Controller {
     }
 
     /// Opens a session on a set, for the uid that made the pair. Refused where the set is revoked.
-    pub fn open_session(&self, id: SetId, uid: u32) -> Result<SessionId, Refusal> {
+    ///
+    /// By its `key` it is known again when it is opened anew after a restart; 0 for one that is not.
+    pub fn open_session(&self, id: SetId, uid: u32, key: u64) -> Result<SessionId, Refusal> {
         let mut state = self.lock();
         state.set(id)?.must_be_active()?;
         state.guard.add_session(uid)?;
         let session = SessionId(state.next_session);
         state.next_session += 1;
+        let done = state.done_before.remove(&(id, key));
         let set = state.set_mut(id)?;
-        set.sessions.insert(session, Session { uid, holds: BTreeMap::new() });
+        // A key that another session has by now names that one.
+        let key = if set.sessions.values().any(|other| other.key == key) { 0 } else { key };
+        set.sessions.insert(session, Session { uid, key, done, recorded: done.is_some(), ..Session::default() });
         Ok(session)
     }
 
     /// Ends a session: its references are put.
     pub fn close_session(&self, id: SetId, session: SessionId) {
-        let mut state = self.lock();
-        let Some(closed) = state.sets.get_mut(&id).and_then(|set| set.sessions.remove(&session)) else { return };
-        state.guard.remove_session(closed.uid);
-        state.stop_watching(id, session);
-        for pasid in closed.holds.into_keys() {
-            state.reference_put(id, pasid);
-        }
-        state.bury_if_over(id);
+        self.lock().end_session(id, session);
     }
 
     /// Says that the holder's side of an end hung up: the last copy was closed, or somebody called shutdown(2).
@@ -137,9 +147,12 @@ impl Controller {
             return Ok(Closed::Lingers);
         }
         set.ends.retain(|other| other.name.cookie != end.name.cookie);
+        let record = set.record();
         let others = !set.ends.is_empty() || set.device_file.is_some();
         state.by_cookie.remove(&end.name.cookie);
+        state.end_parked(Parked::End(end.set, end.serial));
         if others {
+            state.defer(Change::Put(Entry::Set(end.set, record)));
             return Ok(Closed::OthersOpen);
         }
         state.last_close(end.set);
@@ -156,8 +169,7 @@ impl Controller {
         let reason = if reason.is_empty() { "revoked by an administrator" } else { reason };
         let mut state = self.lock();
         state.set(id)?.must_be_active()?;
-        state.revoke(id, reason, Some(caller.uid));
-        state.return_all(id);
+        state.surrender(id, reason, Some(caller.uid))?;
         Ok(())
     }
 
@@ -167,14 +179,27 @@ impl Controller {
         let of_domain = |set: &&Set| set.domain == domain && set.state == SetState::Active;
         let ids: Vec<SetId> = state.sets.values().filter(of_domain).map(|set| set.id).collect();
         for id in &ids {
-            state.revoke(*id, reason, None);
-            state.return_all(*id);
+            if let Err(fault) = state.surrender(*id, reason, None) {
+                tracing::error!(MESSAGE_ID = FAULT, set = id.0, %fault, "a set of a device that went away is not revoked");
+            }
         }
         ids.len()
     }
 }
 
 impl State {
+    /// Puts the references of a session, and forgets it.
+    pub(super) fn end_session(&mut self, id: SetId, session: SessionId) {
+        let Some(closed) = self.sets.get_mut(&id).and_then(|set| set.sessions.remove(&session)) else { return };
+        self.guard.remove_session(closed.uid);
+        self.forget_session(id, &closed);
+        self.stop_watching(id, session);
+        for pasid in closed.holds.into_keys() {
+            self.reference_put(id, pasid);
+        }
+        self.bury_if_over(id);
+    }
+
     fn commit_set(
         &mut self,
         caller: &Caller,
@@ -198,8 +223,22 @@ impl State {
         }
         self.guard.add_set(caller.uid)?;
         let id = SetId(self.next_set);
-        let (holder, service, end) = make_end(id).inspect_err(|_| self.guard.remove_set(caller.uid))?;
         self.next_set += 1;
+        let made = self.commit_end(caller, request, grant, range, node, id);
+        made.inspect_err(|_| self.guard.remove_set(caller.uid))
+    }
+
+    /// The last steps of [`State::commit_set`]: the descriptors, the record, the table.
+    fn commit_end(
+        &mut self,
+        caller: &Caller,
+        request: SetRequest,
+        grant: Grant,
+        range: PasidRange,
+        node: Arc<Node>,
+        id: SetId,
+    ) -> Result<NewSet, Failure> {
+        let (holder, service, end) = make_end(id, 0)?;
         let set = Set {
             id,
             label: request.label,
@@ -219,6 +258,7 @@ impl State {
             aliases: BTreeMap::new(),
             sessions: HashMap::new(),
             ends: vec![end],
+            ends_before: Vec::new(),
             device_file: None,
             region: None,
             watchers: BTreeMap::new(),
@@ -227,8 +267,13 @@ impl State {
             bound: BTreeSet::new(),
             state: SetState::Active,
             reason: String::new(),
+            surrendered: false,
+            mapped: false,
+            next_end: 1,
             gone: false,
         };
+        self.park_end(&end, service.as_fd())?;
+        self.record_new(&set).inspect_err(|_| self.unpark(Parked::End(id, 0)))?;
         let info = set.info(false);
         self.by_cookie.insert(end.name.cookie, id);
         *self.sets_of.entry(set.node.id()).or_default() += 1;
@@ -237,6 +282,22 @@ impl State {
         self.sets.insert(id, set);
         self.events.emit(added, now_usec());
         Ok(NewSet { info, holder, service, end })
+    }
+
+    /// Revokes a set and gives its ids back, but for those that are held. Changes nothing where it cannot be recorded.
+    fn surrender(&mut self, id: SetId, reason: &str, by_uid: Option<u32>) -> Result<(), Fault> {
+        let Some(set) = self.sets.get(&id) else { return Ok(()) };
+        let mut record = set.record();
+        record.state = SetState::Revoked;
+        reason.clone_into(&mut record.reason);
+        record.surrendered = true;
+        self.record_set(id, record)?;
+        self.revoke(id, reason, by_uid);
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.surrendered = true;
+        }
+        self.return_all(id);
+        Ok(())
     }
 
     /// Flags a set as revoked; its ids stay with it.
@@ -273,8 +334,8 @@ impl State {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let (held, free): (Vec<Pasid>, Vec<Pasid>) =
             set.leased.iter().copied().partition(|pasid| set.holders(*pasid, None) > 0);
-        set.pending.extend(held);
-        self.release(id, &free);
+        self.pend(id, &held);
+        self.release(id, &free, 0);
     }
 
     /// A set whose last FD is closed and that costs nothing any more is gone for everybody; what is left of it until
@@ -298,6 +359,7 @@ impl State {
                 }
             }
             self.events.emit(removed, now_usec());
+            self.forget_set(id);
             self.drop_idle_pool(domain);
         }
         if forget {
@@ -308,18 +370,21 @@ impl State {
     /// Forgets the pool of a device that nobody uses; the global one stays.
     fn drop_idle_pool(&mut self, domain: Domain) {
         let used = domain == Domain::Global || self.sets.values().any(|set| set.domain == domain && !set.gone);
-        if !used && self.pools.get_mut(&domain).is_some_and(super::Pool::is_idle) {
-            self.pools.remove(&domain);
+        if !used
+            && self.pools.get_mut(&domain).is_some_and(super::Pool::is_idle)
+            && let Some(mut pool) = self.pools.remove(&domain)
+        {
+            pool.remove_ledger();
         }
     }
 }
 
 /// A fresh pair: the holder's end, the service's end, and how the service knows it.
-fn make_end(set: SetId) -> Result<(OwnedFd, OwnedFd, SetEnd), Failure> {
+fn make_end(set: SetId, serial: u32) -> Result<(OwnedFd, OwnedFd, SetEnd), Failure> {
     let failed = |e| descriptor_failure(e, "make a set FD");
     let (holder, service) = seqpacket::pair().map_err(failed)?;
     let name = SocketName::of(holder.as_fd()).map_err(failed)?;
-    Ok((holder, service, SetEnd { set, name }))
+    Ok((holder, service, SetEnd { set, name, serial }))
 }
 
 /// A permit was shown to a method that it is not for: the edge is at fault.

@@ -4,6 +4,7 @@
 //! holder that scribbles on it hurts its own set: an id that the region calls used is not taken back, one that it
 //! calls unused is, and no word of it reaches another set.
 
+use super::parking::Parked;
 use super::set::Set;
 use super::{Controller, Notice, State, descriptor_failure};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId};
@@ -27,7 +28,9 @@ impl Controller {
             set.leased.iter().for_each(|pasid| region.lease(*pasid, true));
             let held = set.leased.iter().filter(|pasid| set.is_held(**pasid));
             held.for_each(|pasid| region.set_held(*pasid, true));
+            state.park(Parked::Region(id), region.as_fd())?;
             let set = state.set_mut(id)?;
+            set.mapped = true;
             set.region = Some(region);
             set.flag_watched();
             state.mapped.insert(id);
@@ -53,7 +56,8 @@ impl Controller {
         let batch = state.policy.lease.batch;
         let free = state.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
         let wanted = count.min(batch).min(quota_room).min(tree_room).min(free).max(1);
-        let pasids = state.lease(id, wanted, range)?;
+        let tag = state.fresh_tag(false);
+        let pasids = state.lease(id, wanted, range, tag)?;
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, false));
         }
@@ -108,7 +112,7 @@ impl State {
         let loose = candidates.filter(|pasid| !set.pending.contains(pasid) && set.holders(*pasid, None) == 0);
         let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
         let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-        self.give_back(id, &taken);
+        self.give_back(id, &taken, 0);
         count
     }
 

@@ -17,12 +17,18 @@ mod events;
 mod figures;
 mod guard;
 mod ids;
+mod keep;
+mod ledger;
 mod life;
 mod mapping;
+mod parking;
 mod pool;
 mod query;
+mod records;
+mod restore;
 mod set;
 mod source;
+mod tally;
 mod watch;
 
 pub use authority::{Deed, Permit, Question, Verdict};
@@ -30,21 +36,28 @@ pub use consent::{Answer, Consent};
 pub use counters::Counters;
 pub use events::{Notice, Observer};
 pub use figures::{CgroupFigures, Figures};
+pub use keep::Asked;
+#[doc(hidden)]
+pub use ledger::decode_ledger;
 pub use life::{Closed, NewSet};
+#[doc(hidden)]
+pub use records::decode_entry;
+pub use restore::{Restored, ResumedSession};
 pub use set::{SessionId, SetEnd};
 pub use source::IdSource;
 pub use watch::Teller;
 
 use crate::identity::{Located, Peer};
-use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId};
+use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Pasid, Refusal, SetId};
 use crate::policy::{Bits, Policy};
 use crate::quota::{Node, Tree};
 use crate::sys::socket_diag::SocketTable;
 use events::Events;
 use guard::Guard;
+use keep::Keep;
 use pool::Pool;
 use set::Set;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -120,6 +133,9 @@ pub struct World {
     pub enforcement: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
+/// What the channel of `/dev/ioasid` is called where it is parked: while it is open, so are the files on it.
+pub const DEVICE_CHANNEL: &str = "device";
+
 /// How wide the PASIDs of a PCI function are, in bits; `NotFound` or `Unsupported` where there are none.
 pub type PasidWidth = Box<dyn Fn(&crate::model::PciAddress) -> Result<u32, Refusal> + Send + Sync>;
 
@@ -160,29 +176,28 @@ struct State {
     /// What stands for width where the policy says `auto` and no device says otherwise.
     auto_bits: u32,
     id_source: Option<Arc<dyn IdSource>>,
+    /// Where it is written down; `None` where nothing is to outlive the service.
+    keep: Option<Keep>,
+    /// Cgroups that the records know.
+    recorded_cgroups: HashSet<CgroupId>,
+    /// Counts tags that no request is known by.
+    next_tag: u64,
+    /// By set and key of a session that was open before a restart: its last request that was done.
+    done_before: HashMap<(SetId, u64), u64>,
+    /// What requests leased or freed before a restart, by their tags: answered again, not done again.
+    leased_before: HashMap<u64, Vec<Pasid>>,
+    freed_before: HashMap<u64, Vec<Pasid>>,
 }
 
 impl Controller {
     /// A controller with nothing leased.
     pub fn new(policy: Arc<Policy>, world: World) -> Result<Self, Fault> {
-        let mut state = State {
-            tree: Tree::new(world.cgroups.root()),
-            pools: BTreeMap::new(),
-            sets: BTreeMap::new(),
-            by_cookie: HashMap::new(),
-            mapped: BTreeSet::new(),
-            dying: false,
-            sets_of: HashMap::new(),
-            next_set: 1,
-            next_session: 1,
-            guard: Guard::new(policy.guard),
-            events: Events::default(),
-            refusals: BTreeMap::new(),
-            auto_bits: world.auto_bits,
-            id_source: world.id_source.clone(),
-            policy,
-        };
+        let mut state = State::new(policy, &world);
         state.make_pool(Domain::Global, None)?;
+        Self::with(state, world)
+    }
+
+    fn with(state: State, world: World) -> Result<Self, Fault> {
         Ok(Self { state: Mutex::new(state), world, sockets: Mutex::new(SocketTable::open()?) })
     }
 
@@ -219,6 +234,32 @@ impl Controller {
 }
 
 impl State {
+    fn new(policy: Arc<Policy>, world: &World) -> Self {
+        Self {
+            tree: Tree::new(world.cgroups.root()),
+            pools: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            by_cookie: HashMap::new(),
+            mapped: BTreeSet::new(),
+            dying: false,
+            sets_of: HashMap::new(),
+            next_set: 1,
+            next_session: 1,
+            guard: Guard::new(policy.guard),
+            events: Events::default(),
+            refusals: BTreeMap::new(),
+            auto_bits: world.auto_bits,
+            id_source: world.id_source.clone(),
+            policy,
+            keep: None,
+            recorded_cgroups: HashSet::new(),
+            next_tag: now_usec(),
+            done_before: HashMap::new(),
+            leased_before: HashMap::new(),
+            freed_before: HashMap::new(),
+        }
+    }
+
     fn set(&self, id: SetId) -> Result<&Set, Refusal> {
         self.sets.get(&id).ok_or_else(|| Refusal::not_found(format!("set {id}")))
     }
@@ -242,6 +283,7 @@ impl State {
         let bits = source.as_ref().map_or(bits, |source| bits.min(source.bits()));
         let mut pool = Pool::new(domain, bits, &space.reserved_at(bits), space.quarantine)?;
         pool.set_source(source);
+        pool.set_ledger(self.make_ledger(domain, bits, pool.reserved())?);
         self.pools.insert(domain, pool);
         Ok(())
     }
@@ -270,7 +312,8 @@ impl State {
     /// Forgets the cgroups that are gone and have no charges left.
     fn prune(&mut self) {
         if self.dying {
-            self.tree.prune();
+            let gone = self.tree.prune();
+            self.forget_cgroups(&gone);
             self.dying = self.tree.nodes().iter().any(|node| node.is_dying());
         }
     }

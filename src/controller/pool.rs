@@ -1,10 +1,13 @@
 //! One number space: which ids are free, leased or resting, and whose they are.
 
 use super::IdSource;
+use super::ledger::{Ledger, Standing};
 use crate::bitmap::{Bitmap, Search, words_needed};
 use crate::model::{Domain, Fault, Pasid, PasidRange, Refusal, SetId};
+use crate::proto::message_ids::FAULT;
 use crate::proto::{DomainInfo, MapRun, RunState};
 use crate::sync::AtomicU64;
+use crate::sys::clock;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,12 +34,16 @@ pub(super) struct Pool {
     bitmap: Bitmap<Vec<AtomicU64>>,
     /// By id: the set that leases it, 0 for nobody. Zeroed pages that are never touched cost nothing.
     owners: Vec<u64>,
+    /// By id: the tag of the request that leased it last.
+    tags: Vec<u64>,
     reserved: Vec<PasidRange>,
     resting: VecDeque<Resting>,
     quarantine: Duration,
     source: Option<Arc<dyn IdSource>>,
     leased: u64,
     peak: u64,
+    /// Where all this is written down; `None` where nothing is to outlive the service.
+    ledger: Option<Ledger>,
 }
 
 impl Pool {
@@ -54,19 +61,11 @@ impl Pool {
         for range in &reserved {
             bitmap.withhold(range.min(), range.max());
         }
-        let owners = vec![0; ids as usize];
-        Ok(Self {
-            domain,
-            bits,
-            bitmap,
-            owners,
-            reserved,
-            resting: VecDeque::new(),
-            quarantine,
-            source: None,
-            leased: 0,
-            peak: 0,
-        })
+        let (owners, tags) = (vec![0; ids as usize], vec![0; ids as usize]);
+        let resting = VecDeque::new();
+        let (leased, peak) = (0, 0);
+        let (source, ledger) = (None, None);
+        Ok(Self { domain, bits, bitmap, owners, tags, reserved, resting, quarantine, source, leased, peak, ledger })
     }
 
     /// All numbers of the space, reserved ones included.
@@ -171,6 +170,101 @@ impl Pool {
         ids.iter().for_each(|pasid| self.free_bit(*pasid));
     }
 
+    /// Writes down that carved ids are leased, by the request with this tag. On a fault the ids are free again.
+    pub(super) fn enter(&mut self, set: SetId, ids: &[Pasid], tag: u64) -> Result<(), Fault> {
+        for pasid in ids {
+            if let Some(of_id) = self.tags.get_mut(pasid.index()) {
+                *of_id = tag;
+            }
+        }
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let Err(fault) = ledger.write(ids, Standing::Leased(set), tag) else { return Ok(()) };
+        // What was not written has no line yet; the others need no room.
+        let _ = ids.iter().try_for_each(|pasid| ledger.erase(&[*pasid]));
+        for pasid in ids {
+            if self.owners.get_mut(pasid.index()).is_some_and(|owner| std::mem::take(owner) != 0) {
+                self.leased -= 1;
+                self.free_bit(*pasid);
+            }
+        }
+        Err(fault)
+    }
+
+    /// Writes down that ids wait for the last reference on them.
+    pub(super) fn pend(&self, set: SetId, ids: &[Pasid]) {
+        let Some(ledger) = &self.ledger else { return };
+        for pasid in ids {
+            if let Err(fault) = ledger.write(&[*pasid], Standing::Pending(set), self.tag(*pasid)) {
+                tracing::error!(MESSAGE_ID = FAULT, %fault, "an id that waits for its last reference is in use in the records");
+            }
+        }
+    }
+
+    /// The tag of the request that leased `pasid` last.
+    pub(super) fn tag(&self, pasid: Pasid) -> u64 {
+        self.tags.get(pasid.index()).copied().unwrap_or(0)
+    }
+
+    /// From now on everything is written down there.
+    pub(super) fn set_ledger(&mut self, ledger: Option<Ledger>) {
+        self.ledger = ledger;
+    }
+
+    /// Forgets what was written down: the space is made anew or not used any more.
+    pub(super) fn remove_ledger(&mut self) {
+        if let Some(ledger) = self.ledger.take() {
+            ledger.remove();
+        }
+    }
+
+    /// Reserved ranges, id 0 included.
+    pub(super) fn reserved(&self) -> &[PasidRange] {
+        &self.reserved
+    }
+
+    fn keep_peak(&mut self) {
+        if let Some(ledger) = &mut self.ledger
+            && let Err(fault) = ledger.keep_peak(self.peak)
+        {
+            tracing::error!(MESSAGE_ID = FAULT, %fault, "a peak is behind in the records");
+        }
+    }
+
+    /// Brings an id back that was leased to `set` before a restart; `false` where that cannot be.
+    pub(super) fn restore_lease(&mut self, set: SetId, pasid: Pasid, tag: u64) -> bool {
+        if !self.bitmap.claim_at(pasid.get()) {
+            return false;
+        }
+        self.take_again(pasid);
+        if let Some(of_id) = self.tags.get_mut(pasid.index()) {
+            *of_id = tag;
+        }
+        self.adopt(set, pasid);
+        true
+    }
+
+    /// Lets an id rest on that rested before a restart, since this many microseconds. Oldest first.
+    pub(super) fn restore_rest(&mut self, pasid: Pasid, since: Duration) {
+        let rest = self.quarantine.saturating_sub(since);
+        if !rest.is_zero() && self.bitmap.claim_at(pasid.get()) {
+            self.take_again(pasid);
+            self.resting.push_back(Resting { pasid, until: Instant::now() + rest });
+        }
+    }
+
+    /// Takes an id that was ours before a restart from the source again, where that let go of it meanwhile.
+    fn take_again(&self, pasid: Pasid) {
+        if let Some(source) = &self.source {
+            PasidRange::new(pasid.get(), pasid.get()).and_then(|only| source.take(only));
+        }
+    }
+
+    /// Brings the peak of before a restart back.
+    pub(super) fn restore_peak(&mut self, peak: u64) {
+        self.peak = self.peak.max(peak);
+        self.keep_peak();
+    }
+
     fn adopt(&mut self, set: SetId, pasid: Pasid) {
         if let Some(owner) = self.owners.get_mut(pasid.index()) {
             *owner = set.0;
@@ -179,12 +273,19 @@ impl Pool {
         self.peak = self.peak.max(self.leased);
     }
 
-    /// Takes leased ids back; they rest before another set can get them.
-    pub(super) fn give_back(&mut self, ids: impl IntoIterator<Item = Pasid>) {
+    /// Takes leased ids back; they rest before another set can get them. `tag` is of the request that gives them back.
+    pub(super) fn give_back(&mut self, ids: &[Pasid], tag: u64) {
+        self.keep_peak();
+        if let Some(ledger) = &self.ledger
+            && let Err(fault) = ledger.write(ids, Standing::Resting(clock::monotonic_usec()), tag)
+        {
+            // The line exists, so it needs no room: the memory behind the file is at fault.
+            tracing::error!(MESSAGE_ID = FAULT, %fault, "an id that is given back stays leased in the records");
+        }
         let now = Instant::now();
         for pasid in ids {
-            if self.disown(pasid) {
-                self.resting.push_back(Resting { pasid, until: now + self.quarantine });
+            if self.disown(*pasid) {
+                self.resting.push_back(Resting { pasid: *pasid, until: now + self.quarantine });
             }
         }
         if self.quarantine.is_zero() {
@@ -348,7 +449,7 @@ mod tests {
     fn a_returned_id_rests_until_nothing_else_is_free() {
         let mut pool = pool(3, &[], HOUR);
         let first = pool.carve(SetId(1), 2, PasidRange::ALL).unwrap();
-        pool.give_back(first.iter().copied());
+        pool.give_back(&first, 1);
         assert_eq!((pool.info().current, pool.info().resting), (0, 2));
         let rest = pool.carve(SetId(2), 5, PasidRange::ALL).unwrap();
         assert!(rest.iter().all(|id| !first.contains(id)));
@@ -361,7 +462,7 @@ mod tests {
     fn a_rest_that_is_over_ends_when_somebody_looks() {
         let mut pool = pool(3, &[], Duration::ZERO);
         let ids = pool.carve(SetId(1), 7, PasidRange::ALL).unwrap();
-        pool.give_back(ids);
+        pool.give_back(&ids, 1);
         assert_eq!((pool.info().resting, pool.available(PasidRange::ALL)), (0, 7));
     }
 
@@ -372,7 +473,7 @@ mod tests {
         for _ in 0..15 {
             let ids = pool.carve(SetId(1), 1, PasidRange::ALL).unwrap();
             seen.extend(numbers(&ids));
-            pool.give_back(ids);
+            pool.give_back(&ids, 1);
         }
         seen.sort_unstable();
         assert_eq!(seen, (1..16).collect::<Vec<_>>());
@@ -383,7 +484,7 @@ mod tests {
         let mut pool = pool(4, &[], HOUR);
         let id = pool.carve(SetId(9), 1, PasidRange::ALL).unwrap()[0];
         assert_eq!(pool.owner(id), Some(SetId(9)));
-        pool.give_back([id, id]);
+        pool.give_back(&[id, id], 1);
         assert_eq!((pool.owner(id), pool.info().current, pool.info().resting), (None, 0, 1));
     }
 
@@ -391,7 +492,7 @@ mod tests {
     fn runs_name_what_is_not_free() {
         let mut pool = pool(4, &["0-3"], HOUR);
         let ids = pool.carve(SetId(1), 3, PasidRange::new(5, 7).unwrap()).unwrap();
-        pool.give_back([ids[0]]);
+        pool.give_back(&[ids[0]], 1);
         let runs: Vec<_> = pool.runs().iter().map(|r| (r.range.to_string(), r.state, r.set)).collect();
         assert_eq!(
             runs,

@@ -1,5 +1,6 @@
 //! A set: its ids, who holds them, and what it costs.
 
+use super::records::EndRecord;
 use super::watch::{Quiesce, Watcher};
 use crate::model::{CgroupId, CgroupPath, Domain, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::SetInfo;
@@ -24,6 +25,8 @@ pub struct SetEnd {
     /// The holders' end in the kernel's table: by its cookie a presented FD is told from a forgery, and by both the
     /// kernel is asked whether it still exists.
     pub name: SocketName,
+    /// Which of the set's FDs it is.
+    pub(super) serial: u32,
 }
 
 /// A session on a set FD.
@@ -33,6 +36,16 @@ pub(super) struct Session {
     pub(super) uid: u32,
     /// References it took, by id.
     pub(super) holds: BTreeMap<Pasid, u32>,
+    /// By which it is opened again after a restart; 0 where it cannot be.
+    pub(super) key: u64,
+    /// The last request that was done before a restart: repeated, it is done already.
+    pub(super) done: Option<u64>,
+    /// Its end is left with the service manager.
+    pub(super) parked: bool,
+    /// The records know it.
+    pub(super) recorded: bool,
+    /// What it watches, and the number of the request that said so.
+    pub(super) watch: Option<(u64, crate::proto::Watch)>,
 }
 
 /// A group of PASIDs with one owner cgroup, one quota, one domain.
@@ -60,6 +73,8 @@ pub(super) struct Set {
     pub(super) aliases: BTreeMap<u64, Pasid>,
     pub(super) sessions: HashMap<SessionId, Session>,
     pub(super) ends: Vec<SetEnd>,
+    /// FDs that it had before a restart and that did not come back.
+    pub(super) ends_before: Vec<EndRecord>,
     /// The request that opened the device file that holds the set; `None` where no open file does.
     pub(super) device_file: Option<u64>,
     pub(super) region: Option<SetRegion>,
@@ -74,6 +89,12 @@ pub(super) struct Set {
     pub(super) state: SetState,
     /// Why it is no longer active.
     pub(super) reason: String,
+    /// Revoked by an administrator: its ids were given back, not left to the last close.
+    pub(super) surrendered: bool,
+    /// It has, or had, a region, which is parked.
+    pub(super) mapped: bool,
+    /// The number of its next FD.
+    pub(super) next_end: u32,
     /// Nothing is left of it but sessions to be told so.
     pub(super) gone: bool,
 }

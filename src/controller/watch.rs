@@ -5,7 +5,7 @@
 //! `free-pending`. Without a watcher of FREE it goes back at once. Serials count up per set under the controller's
 //! lock, and a snapshot is taken under it too: nothing is lost or told twice.
 
-use super::{Controller, Notice, SessionId, State};
+use super::{Asked, Controller, Notice, SessionId, State};
 use crate::model::{Failure, Pasid, Refusal, SetId};
 use crate::proto::{self, Phase, Snapshot, WatchEvent, WatchKind};
 use std::collections::BTreeMap;
@@ -51,10 +51,12 @@ pub(super) struct Quiesce {
 
 impl Controller {
     /// Subscribes a session to a set's events; the snapshot is where they go on from. A second watch replaces the first.
+    ///
+    /// It goes on over a restart of the service, where the session has a key: see [`Controller::watch_again`].
     pub fn watch(
         &self,
         id: SetId,
-        session: SessionId,
+        asked: &Asked<'_>,
         call: &proto::Watch,
         teller: Teller,
     ) -> Result<Snapshot, Failure> {
@@ -63,13 +65,25 @@ impl Controller {
             return Err(Refusal::invalid("timeout_ms", call.timeout_ms, "1 to 10000 milliseconds").into());
         }
         let mut state = self.lock();
+        state.set(id)?.must_be_active()?;
+        state.keep_watch(id, asked, call)?;
         let set = state.set_mut(id)?;
-        set.must_be_active()?;
         let watcher = Watcher { kinds: call.events.clone(), phase: call.phase, timeout, teller };
-        set.watchers.insert(session, watcher);
+        set.watchers.insert(asked.session, watcher);
         set.flag_watched();
         let bound = set.bound.iter().copied().collect();
         Ok(Snapshot { serial: set.serial, pasids: set.in_use(), bound })
+    }
+
+    /// Goes on with what a session watched before a restart; gives the number of the request that asked for it.
+    pub fn watch_again(&self, id: SetId, session: SessionId, teller: Teller) -> Option<u64> {
+        let mut state = self.lock();
+        let set = state.sets.get_mut(&id)?;
+        let (request, call) = set.sessions.get(&session)?.watch.clone()?;
+        let timeout = Duration::from_millis(call.timeout_ms.into());
+        set.watchers.insert(session, Watcher { kinds: call.events, phase: call.phase, timeout, teller });
+        set.flag_watched();
+        Some(request)
     }
 
     /// Says that a watcher is done with what an event asked for. Again, or too late: nothing happens. Works on a set that
@@ -177,7 +191,9 @@ impl super::set::Set {
 
 impl State {
     /// Ids that nobody holds are freed: through the phases where somebody watches, else at once.
-    pub(super) fn release(&mut self, id: SetId, pasids: &[Pasid]) {
+    ///
+    /// `tag` is of the request that frees them.
+    pub(super) fn release(&mut self, id: SetId, pasids: &[Pasid], tag: u64) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let busy = |pasid: &Pasid| set.quiescing.values().any(|quiesce| quiesce.pasids.contains(pasid));
         let fresh: Vec<Pasid> = pasids.iter().copied().filter(|pasid| !busy(pasid)).collect();
@@ -186,10 +202,10 @@ impl State {
         }
         match set.begin_phase(&fresh, 0) {
             Some(first) => {
-                set.pending.extend(fresh);
+                self.pend(id, &fresh);
                 self.events.tell(&Notice::Deadline(first));
             }
-            None => self.give_back(id, &fresh),
+            None => self.give_back(id, &fresh, tag),
         }
     }
 
@@ -202,7 +218,7 @@ impl State {
         match set.begin_phase(&quiesce.pasids, done + 1) {
             Some(first) => self.events.tell(&Notice::Deadline(first)),
             None => {
-                self.give_back(id, &quiesce.pasids);
+                self.give_back(id, &quiesce.pasids, 0);
                 self.bury_if_over(id);
             }
         }

@@ -10,42 +10,66 @@ mod host;
 mod journal;
 mod logging;
 mod metrics;
+mod supervise;
 mod unplug;
 
 pub use arguments::{Arguments, Bus, DeviceKind};
 
-use crate::controller::Controller;
+use crate::controller::{Controller, DEVICE_CHANNEL, Restored};
 use crate::dbus;
 use crate::identity::Host;
 use crate::model::{Failure, Fault};
 use crate::proto::message_ids::FAULT;
 use crate::socket::Edge;
 use crate::sys::listener::Listener;
+use crate::sys::process;
+use crate::sys::service_manager::{Inherited, Notifier, take_listen_fds};
 use clap::Parser;
 use files::CgroupFiles;
 use host::PolicyFiles;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
+
+/// A listening socket that the service manager made for us.
+const ACTIVATED: &str = "ioasid.sock";
+/// The same made by us, and left with the manager.
+const LISTENER: &str = "listener";
+/// The channel of the cgroup files.
+const FILES: &str = "cgroup-files";
 
 /// `ioasidd`: 0 after a clean shutdown, 1 where the policy or the host is not as it must be, 2 for a wrong usage.
 pub fn main() -> ExitCode {
+    // Before anything is opened: their numbers are what the environment says.
+    let inherited = take_listen_fds();
     let arguments = Arguments::parse();
     logging::start();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            tracing::error!(MESSAGE_ID = FAULT, "{fault}");
-            ExitCode::FAILURE
-        }
-    }
+    let outcome = match arguments.supervise && !arguments.check && std::env::var_os(supervise::MARK).is_none() {
+        true => prepare_supervision(&arguments, inherited),
+        false => run(&arguments, inherited),
+    };
+    outcome.unwrap_or_else(|fault| {
+        tracing::error!(MESSAGE_ID = FAULT, "{fault}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(arguments: &Arguments) -> Result<(), Fault> {
+fn prepare_supervision(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fault> {
     let runtime_dir = arguments.runtime_dir().map_err(Fault::new)?;
-    let user = arguments.user.then(crate::sys::process::effective_uid);
+    make_runtime_dir(&runtime_dir)?;
+    supervise::supervise(&runtime_dir, inherited)
+}
+
+fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fault> {
+    let supervised = std::env::var_os(supervise::MARK).is_some();
+    if supervised {
+        process::end_with_parent()?;
+    }
+    let runtime_dir = arguments.runtime_dir().map_err(Fault::new)?;
+    let user = arguments.user.then(process::effective_uid);
     let host = Host::find(arguments.cgroup_root.as_deref(), user)?;
     let policy_files = PolicyFiles::new(arguments.policy.as_deref(), user);
     let policy =
@@ -53,81 +77,199 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
     if arguments.check {
         println!("policy: {} rule(s) from {} file(s)", policy.rules().len(), policy.files().len());
         println!("cgroup2: {}", host.cgroups.mount_point().display());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     if policy.is_empty() {
         tracing::warn!("there is no policy: every set is refused; write /etc/ioasidd/policy.toml");
     }
-    crate::sys::process::raise_max_files()?;
+    process::raise_max_files()?;
     make_runtime_dir(&runtime_dir)?;
-    let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, None)?;
-    let world = host::world(&host, policy_files, backend.name(), backend.id_source());
-    let controller = Arc::new(Controller::new(Arc::new(policy), world)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(controller, Arc::new(host), &runtime_dir, arguments, backend))
-}
-
-async fn serve(
-    controller: Arc<Controller>,
-    host: Arc<Host>,
-    runtime_dir: &Path,
-    arguments: &Arguments,
-    backend: device::Backend,
-) -> Result<(), Fault> {
-    let socket_path = runtime_dir.join("ioasid.sock");
-    let listener = Listener::bind(&socket_path, 0o666)
-        .map_err(|e| Fault::from(e).while_doing(format!("listen on {}", socket_path.display())))?;
-    journal::follow(&controller);
-    let edge = Edge::new(Arc::clone(&controller), Arc::clone(&host));
-    let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&host), None)?;
-    let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
-    let files = mount_files(&controller, &host, runtime_dir, arguments)?;
-    let metrics = metrics::Served::start(&controller, runtime_dir)?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let accepting = tokio::spawn(Arc::clone(&edge).accept(listener));
-    let on_bus = match bus_address(arguments.bus()) {
-        Some(at) => Some(dbus::Bus::new(at, Arc::clone(&controller), host, edge, &socket_path).start().await),
-        None => None,
+    let mut inherited = inherited;
+    let mut take = |name: &str| {
+        let at = inherited.iter().position(|found| found.name == name)?;
+        Some(inherited.swap_remove(at).fd)
     };
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => reload(&controller),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+    let parked = Parked { activated: take(ACTIVATED), listener: take(LISTENER), files: take(FILES) };
+    let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
+    let channel = device.map(|found| found.fd.try_clone()).transpose()?;
+    let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
+    let world = host::world(&host, policy_files, backend.name(), backend.id_source());
+    if user.is_none() {
+        process::limit_capabilities(process::SERVICE_CAPABILITIES)?;
+        process::forbid_new_privileges()?;
+    }
+    let (policy, state) = (Arc::new(policy), state_dir(&runtime_dir));
+    let restored = Controller::restore(policy, world, &state, Notifier::from_environment()?, inherited)?;
+    let service = Service {
+        host: Arc::new(host),
+        runtime_dir,
+        arguments: arguments.clone(),
+        manager: Notifier::from_environment()?,
+        supervised,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(service.serve(restored, parked, backend))
+}
+
+/// Where the records are.
+fn state_dir(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("state")
+}
+
+/// What came back from the service manager and is the daemon's.
+struct Parked {
+    activated: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+    files: Option<OwnedFd>,
+}
+
+/// Why the service ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// For good, as far as it knows.
+    Stop,
+    /// To be started again, perhaps from another program file.
+    Replace,
+}
+
+/// The service, assembled.
+struct Service {
+    host: Arc<Host>,
+    runtime_dir: PathBuf,
+    arguments: Arguments,
+    manager: Notifier,
+    supervised: bool,
+}
+
+impl Service {
+    async fn serve(self, restored: Restored, parked: Parked, backend: device::Backend) -> Result<ExitCode, Fault> {
+        let Restored { controller, ends, sessions, others } = restored;
+        for lost in others.iter().filter(|other| other.name != DEVICE_CHANNEL) {
+            tracing::warn!(name = lost.name, "a descriptor that came back is nobody's");
+            self.manager.remove(&lost.name)?;
         }
-    }
-    accepting.abort();
-    unplugging.abort();
-    on_bus.inspect(tokio::task::JoinHandle::abort);
-    drop((device, files, metrics));
-    let _ = std::fs::remove_file(&socket_path);
-    Ok(())
-}
-
-async fn watch_devices(controller: Arc<Controller>) {
-    if let Err(error) = unplug::watch(controller, host::functions()).await {
-        tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "devices that go away are not noticed");
-    }
-}
-
-/// The cgroup files, where they are wanted. Asked for by name, they are a must; else a host without FUSE does without.
-fn mount_files(
-    controller: &Arc<Controller>,
-    host: &Arc<Host>,
-    runtime_dir: &Path,
-    arguments: &Arguments,
-) -> Result<Option<CgroupFiles>, Fault> {
-    let Some(dir) = arguments.cgroup_fs(runtime_dir) else { return Ok(None) };
-    match CgroupFiles::start(Arc::clone(controller), Arc::clone(host), &dir, None, None) {
-        Ok(files) => Ok(Some(files)),
-        Err(fault) if arguments.cgroup_fs.is_some() => Err(fault),
-        Err(fault) => {
-            if !arguments.user {
-                tracing::warn!("no cgroup files: {fault}");
+        drop(others);
+        let controller = Arc::new(controller);
+        let activated = parked.activated.is_some();
+        let listener = self.listen(parked.activated, parked.listener)?;
+        journal::follow(&controller);
+        let edge = Edge::new(Arc::clone(&controller), Arc::clone(&self.host));
+        for (service, end) in ends {
+            edge.listen_on_set(service, end)?;
+        }
+        for session in sessions {
+            edge.resume_session(session)?;
+        }
+        let manager = self.manager.is_connected().then_some(&self.manager);
+        let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&self.host), manager)?;
+        let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
+        let files = self.mount_files(&controller, parked.files)?;
+        let metrics = metrics::Served::start(&controller, &self.runtime_dir)?;
+        let mut signals = Signals::new()?;
+        let accepting = tokio::spawn(Arc::clone(&edge).accept(listener));
+        let on_bus = match bus_address(self.arguments.bus()) {
+            Some(at) => {
+                let bus =
+                    dbus::Bus::new(at, Arc::clone(&controller), Arc::clone(&self.host), edge, &self.socket_path());
+                Some(bus.start().await)
             }
-            Ok(None)
+            None => None,
+        };
+        let watchdog = self.watchdog();
+        self.manager.ready()?;
+        let end = loop {
+            match signals.next().await {
+                Signal::Reload => self.reload(&controller)?,
+                Signal::End(end) => break end,
+            }
+        };
+        self.manager.stopping()?;
+        drop(metrics);
+        accepting.abort();
+        unplugging.abort();
+        on_bus.inspect(tokio::task::JoinHandle::abort);
+        if let Some(watchdog) = watchdog {
+            watchdog.abort();
+        }
+        let goes_on = end == End::Replace || (!self.supervised && Notifier::store_size().is_some());
+        if goes_on {
+            // Who comes after goes on with the mount and the device: nothing is taken down.
+            std::mem::forget((device, files));
+        } else {
+            // Nobody keeps the descriptors: the sets end with this process.
+            controller.abandon();
+            drop((device, files));
+            if !activated {
+                let _ = std::fs::remove_file(self.socket_path());
+            }
+        }
+        controller.settle();
+        Ok(if end == End::Replace { ExitCode::from(supervise::START_AGAIN) } else { ExitCode::SUCCESS })
+    }
+
+    fn socket_path(&self) -> PathBuf {
+        self.runtime_dir.join("ioasid.sock")
+    }
+
+    /// The socket of the service manager, that of the service before, or a new one: that is left with the manager.
+    fn listen(&self, activated: Option<OwnedFd>, parked: Option<OwnedFd>) -> Result<Listener, Fault> {
+        if let Some(socket) = activated {
+            return Ok(Listener::inherited(socket));
+        }
+        let path = self.socket_path();
+        if let Some(socket) = parked {
+            if path.exists() {
+                return Ok(Listener::inherited(socket));
+            }
+            self.manager.remove(LISTENER)?;
+        }
+        let bind = || {
+            let listener = Listener::bind(&path, 0o666)?;
+            self.manager.store(LISTENER, listener.as_fd())?;
+            Ok(listener)
+        };
+        bind().map_err(|e: std::io::Error| Fault::from(e).while_doing(format!("listen on {}", path.display())))
+    }
+
+    fn reload(&self, controller: &Controller) -> Result<(), Fault> {
+        self.manager.reloading()?;
+        match controller.reload_for(None) {
+            Ok(stays) => stays.iter().for_each(|what| tracing::warn!("{what}")),
+            // The source has said what is wrong with it.
+            Err(Failure::Refused(_)) => {}
+            Err(Failure::Fault(fault)) => tracing::error!(MESSAGE_ID = FAULT, "read the policy again: {fault}"),
+        }
+        Ok(self.manager.ready()?)
+    }
+
+    /// Says that it lives, where somebody wants to hear it: from the one thread that serves.
+    fn watchdog(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let every = Notifier::watchdog_interval()? / 2;
+        let manager = Notifier::from_environment().ok()?;
+        Some(tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = manager.watchdog() {
+                    tracing::warn!(%error, "the watchdog is not told");
+                }
+            }
+        }))
+    }
+
+    /// The cgroup files, where they are wanted. Asked for by name, they are a must; else a host without FUSE does without.
+    fn mount_files(&self, controller: &Arc<Controller>, parked: Option<OwnedFd>) -> Result<Option<CgroupFiles>, Fault> {
+        let Some(dir) = self.arguments.cgroup_fs(&self.runtime_dir) else { return Ok(None) };
+        let manager = self.manager.is_connected().then_some(&self.manager);
+        match CgroupFiles::start(Arc::clone(controller), Arc::clone(&self.host), &dir, parked, manager) {
+            Ok(files) => Ok(Some(files)),
+            Err(fault) if self.arguments.cgroup_fs.is_some() => Err(fault),
+            Err(fault) => {
+                if !self.arguments.user {
+                    tracing::warn!("no cgroup files: {fault}");
+                }
+                Ok(None)
+            }
         }
     }
 }
@@ -141,12 +283,43 @@ fn bus_address(bus: Bus) -> Option<dbus::Address> {
     }
 }
 
-fn reload(controller: &Controller) {
-    match controller.reload_for(None) {
-        Ok(stays) => stays.iter().for_each(|what| tracing::warn!("{what}")),
-        // The source has said what is wrong with it.
-        Err(Failure::Refused(_)) => {}
-        Err(Failure::Fault(fault)) => tracing::error!(MESSAGE_ID = FAULT, "read the policy again: {fault}"),
+async fn watch_devices(controller: Arc<Controller>) {
+    if let Err(error) = unplug::watch(controller, host::functions()).await {
+        tracing::error!(MESSAGE_ID = FAULT, %error, "devices that go away are not noticed");
+    }
+}
+
+/// A signal that means something.
+#[derive(Clone, Copy, Debug)]
+enum Signal {
+    Reload,
+    End(End),
+}
+
+struct Signals {
+    hangup: unix::Signal,
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    replace: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Fault> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            replace: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.terminate.recv() => Signal::End(End::Stop),
+            _ = self.interrupt.recv() => Signal::End(End::Stop),
+            _ = self.replace.recv() => Signal::End(End::Replace),
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Device {
 
     fn alloc(&self, unique: u64, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
         let Some(range) = uapi::alloc_range(argument) else { return Ok(Message::error(unique, EINVAL)) };
-        let pasids = self.controller.alloc(set, 1, Some(range))?;
+        let pasids = self.controller.alloc(set, None, 1, Some(range))?;
         let pasid = pasids.first().and_then(|pasid| i32::try_from(pasid.get()).ok());
         Ok(pasid.map_or_else(|| Message::error(unique, EIO), |pasid| Message::ioctl(unique, pasid, &[])))
     }

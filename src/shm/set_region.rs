@@ -97,6 +97,22 @@ impl SetRegion {
         }
     }
 
+    /// Service: brings the leases in line with its own book after a restart. `leased` says of an id whether the set
+    /// leases it and, where it does and the region does not say so, whether it is used.
+    pub fn reconcile(&self, leased: impl Fn(Pasid) -> Option<bool>) {
+        for word in 0..self.leases.word_count() {
+            let seen = self.leases.snapshot(word);
+            for pasid in (0..32).filter_map(|bit| Pasid::new(32 * word + bit)) {
+                let marked = seen.leased >> (pasid.get() % 32) & 1 == 1;
+                match leased(pasid) {
+                    Some(used) if !marked => self.lease(pasid, used),
+                    None if seen.leased | seen.used != 0 => self.clear(pasid),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn map(region: Region, ids: u32) -> io::Result<Self> {
         let region = Arc::new(region);
         let (leases_at, end) = layout(ids).ok_or(io::ErrorKind::InvalidInput)?;

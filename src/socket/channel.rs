@@ -59,6 +59,11 @@ impl Channel {
         Registered::new(socket).map(Self)
     }
 
+    /// The socket: to leave a copy with the service manager.
+    pub(super) fn end(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// The next thing that comes in. Cancel safe.
     pub(super) async fn receive(&self) -> Incoming {
         receive(&self.0).await

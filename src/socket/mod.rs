@@ -12,11 +12,12 @@ mod set_end;
 
 pub(crate) use connection::features;
 
-use crate::controller::{Consent, Controller, NewSet, Notice, SetEnd};
+use crate::controller::{Consent, Controller, NewSet, Notice, ResumedSession, SetEnd};
 use crate::identity::Host;
 use crate::proto::Event;
 use crate::sys::listener::Listener;
 use crate::sys::readiness::Registered;
+use channel::Channel;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -73,6 +74,16 @@ impl Edge {
         let socket = Registered::new(service)?;
         let edge = Arc::clone(self);
         tokio::spawn(async move { set_end::serve(&edge, socket, end).await });
+        Ok(())
+    }
+
+    /// Goes on with a session that was open before a restart.
+    pub fn resume_session(self: &Arc<Self>, resumed: ResumedSession) -> Result<(), crate::model::Fault> {
+        let ResumedSession { end, set, session, uid } = resumed;
+        let channel = Channel::new(end).inspect_err(|_| self.controller.close_session(set, session))?;
+        let edge = Arc::clone(self);
+        let opener = session::Opener { id: session, uid, resumed: true };
+        tokio::spawn(async move { session::serve(&edge, channel, set, opener).await });
         Ok(())
     }
 

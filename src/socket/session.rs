@@ -2,11 +2,12 @@
 
 use super::Edge;
 use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, reply_to, unknown_op};
-use crate::controller::SessionId;
+use crate::controller::{Asked, SessionId};
 use crate::model::{Failure, SetId};
 use crate::proto::{
     Ack, AliasAdd, AliasDel, AliasFind, Aliased, Alloc, Bind, Call, Done, Free, Freed, Header, Hold, Info, Kind, Map,
-    Pasids, Put, Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify, Watch, WatchEvent, encode,
+    OpenSession, Opened, Pasids, Put, Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify, Watch, WatchEvent,
+    encode,
 };
 use tokio::sync::mpsc;
 
@@ -15,6 +16,8 @@ use tokio::sync::mpsc;
 pub(super) struct Opener {
     pub(super) id: SessionId,
     pub(super) uid: u32,
+    /// It was open before a restart of the service, and goes on over the same pair.
+    pub(super) resumed: bool,
 }
 
 /// Serves the session until its holder ends it.
@@ -22,6 +25,18 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
     let (teller, mut events) = mpsc::unbounded_channel();
     // Under which request the holder watches; events go out under its id.
     let mut watching = NOBODY;
+    if opener.resumed {
+        watching.id = watch_again(edge, set, opener.id, &teller).unwrap_or(0);
+        // The holder sends the request under way once more: the one before may have been lost.
+        let opened = Opened { set, features: super::connection::features(), resumed: true };
+        if !channel
+            .send_now(reply_to::<OpenSession>(Header { op: OpenSession::OP, ..NOBODY }, Ok((opened, Vec::new()))))
+        {
+            edge.controller.close_session(set, opener.id);
+            return;
+        }
+    }
+    let mut last = None;
     loop {
         let reply = tokio::select! {
             // What happened before a request was answered is told before the answer.
@@ -31,12 +46,14 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
                 Reply { header, frame: encode(header, &event), fds: Vec::new() }
             }
             incoming = channel.receive() => match incoming {
+                // Was not lost after all, and is answered.
+                Incoming::Request(header, ..) if opener.resumed && last.replace(header.id) == Some(header.id) => continue,
                 Incoming::Request(header, body, _) => match edge.controller.admit(opener.uid) {
                     Ok(()) if header.op == Watch::OP => {
                         watching = header;
-                        watch(edge, set, opener.id, header, &body, &teller)
+                        watch(edge, set, &asked(opener, header, &channel), header, &body, &teller)
                     }
-                    Ok(()) => handle(edge, set, opener.id, header, &body),
+                    Ok(()) => handle(edge, set, &asked(opener, header, &channel), header, &body),
                     Err(refusal) => failed(header, refusal.into()),
                 },
                 Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
@@ -53,10 +70,20 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
     edge.controller.close_session(set, opener.id);
 }
 
+fn asked(opener: Opener, header: Header, channel: &Channel) -> Asked<'_> {
+    Asked { session: opener.id, request: header.id, end: channel.end() }
+}
+
+/// Goes on with what the session watched before a restart; gives the number of the request that asked for it.
+fn watch_again(edge: &Edge, set: SetId, session: SessionId, teller: &mpsc::UnboundedSender<WatchEvent>) -> Option<u64> {
+    let teller = teller.clone();
+    edge.controller.watch_again(set, session, Box::new(move |event| drop(teller.send(event))))
+}
+
 fn watch(
     edge: &Edge,
     set: SetId,
-    session: SessionId,
+    asked: &Asked<'_>,
     header: Header,
     body: &[u8],
     teller: &mpsc::UnboundedSender<WatchEvent>,
@@ -65,35 +92,35 @@ fn watch(
     answer::<Watch>(header, body, |call| {
         // The session that reads the other end is gone when this fails, and its watch with it.
         let tell = Box::new(move |event| drop(teller.send(event)));
-        edge.controller.watch(set, session, &call, tell)
+        edge.controller.watch(set, asked, &call, tell)
     })
 }
 
-fn handle(edge: &Edge, set: SetId, session: SessionId, header: Header, body: &[u8]) -> Reply {
+fn handle(edge: &Edge, set: SetId, asked: &Asked<'_>, header: Header, body: &[u8]) -> Reply {
     let controller = &edge.controller;
     match header.op {
         Alloc::OP => answer::<Alloc>(header, body, |call| {
-            controller.alloc(set, call.count, call.range).map(|pasids| Pasids { pasids })
+            controller.alloc(set, Some(asked), call.count, call.range).map(|pasids| Pasids { pasids })
         }),
         Free::OP => answer::<Free>(header, body, |call| {
-            controller.free(set, Some(session), &call.pasids).map(|pending| Freed { pending })
+            controller.free(set, Some(asked), &call.pasids).map(|pending| Freed { pending })
         }),
         Info::OP => answer::<Info>(header, body, |_| controller.info(set)),
         AliasAdd::OP => {
-            answer::<AliasAdd>(header, body, |call| done(controller.add_alias(set, call.pasid, call.alias)))
+            answer::<AliasAdd>(header, body, |call| done(controller.add_alias(set, asked, call.pasid, call.alias)))
         }
         AliasFind::OP => answer::<AliasFind>(header, body, |call| {
             controller.find_alias(set, call.alias).map(|pasid| Aliased { pasid })
         }),
-        AliasDel::OP => answer::<AliasDel>(header, body, |call| done(controller.remove_alias(set, call.alias))),
-        Hold::OP => answer::<Hold>(header, body, |call| done(controller.hold(set, session, call.pasid))),
-        Put::OP => answer::<Put>(header, body, |call| done(controller.put(set, session, call.pasid))),
+        AliasDel::OP => answer::<AliasDel>(header, body, |call| done(controller.remove_alias(set, asked, call.alias))),
+        Hold::OP => answer::<Hold>(header, body, |call| done(controller.hold(set, asked, call.pasid))),
+        Put::OP => answer::<Put>(header, body, |call| done(controller.put(set, asked, call.pasid))),
         SetQuota::OP => answer::<SetQuota>(header, body, |call| controller.set_quota(set, call.quota)),
         Trim::OP => answer::<Trim>(header, body, |_| controller.trim(set).map(|returned| Trimmed { returned })),
         Refill::OP => answer::<Refill>(header, body, |call| {
             controller.refill(set, call.count, call.range).map(|leased| Refilled { leased })
         }),
-        Ack::OP => answer::<Ack>(header, body, |call| done(controller.acknowledge(set, session, call.serial))),
+        Ack::OP => answer::<Ack>(header, body, |call| done(controller.acknowledge(set, asked.session, call.serial))),
         Bind::OP => answer::<Bind>(header, body, |call| done(controller.bind(set, call.pasid, call.bound))),
         Map::OP => reply_to::<Map>(header, controller.map_set(set).map(|(mapped, region)| (mapped, vec![region]))),
         Verify::OP => answer::<Verify>(header, body, |call| {

@@ -76,13 +76,13 @@ fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut 
 }
 
 fn open(edge: &Edge, end: SetEnd, offered: &OwnedFd, body: &[u8]) -> Result<(session::Opener, Opened), Failure> {
-    let _: OpenSession = decode_request(body)?;
+    let call: OpenSession = decode_request(body)?;
     let uid = socket_option::peer_credentials(offered.as_fd())
         .map_err(|e| Refusal::invalid("session", e, "an end of a socket pair whose maker the kernel names"))?
         .uid;
-    let id = edge.controller.open_session(end.set, uid)?;
+    let id = edge.controller.open_session(end.set, uid, call.key)?;
     let features = super::connection::features();
-    Ok((session::Opener { id, uid }, Opened { set: end.set, features, resumed: false }))
+    Ok((session::Opener { id, uid, resumed: false }, Opened { set: end.set, features, resumed: false }))
 }
 
 /// Whether this is one end of an unnamed, connected SEQPACKET pair with nothing in its queue, and no set FD.

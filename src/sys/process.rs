@@ -4,6 +4,13 @@ use super::done;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 
+/// Ends a process in an orderly way.
+pub const SIGTERM: i32 = libc::SIGTERM;
+/// Asks for a reload.
+pub const SIGHUP: i32 = libc::SIGHUP;
+/// Asks a supervised service to make room for its successor.
+pub const SIGUSR2: i32 = libc::SIGUSR2;
+
 /// The effective uid.
 pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()

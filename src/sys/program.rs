@@ -66,8 +66,15 @@ impl Spawned {
     }
 }
 
+/// Whether each can be put where it is to be without touching one that is still to be put: they ascend, so none lies
+/// below its place.
+fn ascend(fds: &[BorrowedFd<'_>]) -> bool {
+    fds.first().is_none_or(|first| first.as_raw_fd() >= FIRST_FD)
+        && fds.windows(2).all(|pair| matches!(pair, [a, b] if a.as_raw_fd() < b.as_raw_fd()))
+}
+
 /// Starts `program` (a path) with `arguments` (the first is its name) and exactly this environment, `fds` as descriptors
-/// 3, 4, … and LISTEN_PID set to its own pid, which [`Command`] cannot do. Returns when it runs, or why it does not.
+/// 3, 4, … and LISTEN_PID set to its own pid, which [`Command`] cannot do. Descriptors that ascend are not copied first. Returns when it runs, or why it does not.
 pub fn spawn_with_fds(
     program: &str,
     arguments: &[String],
@@ -87,7 +94,12 @@ pub fn spawn_with_fds(
     let mut envp = pointers(&environment);
     envp.push(listen_pid.as_ptr().cast());
     envp.push(std::ptr::null());
-    let copies = out_of_the_way(fds.iter().copied(), fds.len())?;
+    // Thousands of them are handed on by who keeps them: twice as many would be more than it may have open.
+    let copies = if ascend(fds) { Vec::new() } else { out_of_the_way(fds.iter().copied(), fds.len())? };
+    let numbers: Vec<RawFd> = match copies.is_empty() {
+        true => fds.iter().map(AsRawFd::as_raw_fd).collect(),
+        false => copies.iter().map(AsRawFd::as_raw_fd).collect(),
+    };
     let (report, told) = io::pipe()?;
     // The pipe, too, has to be out of the way.
     let told = {
@@ -117,8 +129,12 @@ pub fn spawn_with_fds(
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            for (copy, number) in copies.iter().zip(FIRST_FD..) {
-                libc::dup2(copy.as_raw_fd(), number);
+            for (from, number) in numbers.iter().zip(FIRST_FD..) {
+                if *from == number {
+                    libc::fcntl(number, libc::F_SETFD, 0);
+                } else {
+                    libc::dup2(*from, number);
+                }
             }
             libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
             let error = (*libc::__errno_location()).to_ne_bytes();

@@ -3,6 +3,7 @@
 use super::notify::valid;
 use crate::sys::address::with_manager_address;
 use crate::sys::{done, seqpacket, size_of_socklen, socket_option};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -71,48 +72,54 @@ impl AsFd for NoticeSocket {
     }
 }
 
-/// What the service parked, in order.
+/// A file under a name: name, device, inode.
+type Place = (String, u64, u64);
+
+/// What the service parked.
 #[derive(Debug, Default)]
 pub struct FdStore {
-    kept: Vec<(String, OwnedFd)>,
+    kept: BTreeMap<Place, OwnedFd>,
     limit: usize,
 }
 
 impl FdStore {
     /// An empty one for at most `limit` descriptors.
     pub fn new(limit: usize) -> Self {
-        Self { kept: Vec::new(), limit }
+        Self { kept: BTreeMap::new(), limit }
     }
 
     /// Does what the notice says about parked descriptors; returns whether it said something.
     ///
-    /// As systemd does: a file that is kept already is not kept twice, one above the limit is closed, removing takes
-    /// all of that name.
+    /// As systemd does: one above the limit is closed, removing takes all of that name. A file that is kept under that
+    /// name already is not kept twice: the newer one stays, for channels of one device node are all the same inode.
     pub fn apply(&mut self, notice: &mut Notice) -> bool {
         let name = notice.get("FDNAME").unwrap_or("stored").to_owned();
         if notice.has("FDSTOREREMOVE") {
-            self.kept.retain(|(kept, _)| *kept != name);
+            let of_name = (name.clone(), 0, 0)..=(name, u64::MAX, u64::MAX);
+            let places: Vec<Place> = self.kept.range(of_name).map(|(place, _)| place.clone()).collect();
+            places.iter().for_each(|place| drop(self.kept.remove(place)));
         } else if notice.has("FDSTORE") {
-            for fd in notice.fds.drain(..) {
-                if valid(&name).is_ok() && self.kept.len() < self.limit && !self.has_file(fd.as_fd()) {
-                    self.kept.push((name.clone(), fd));
-                }
-            }
+            notice.fds.drain(..).for_each(|fd| self.keep(&name, fd));
         } else {
             return false;
         }
         true
     }
 
-    /// Whether the same file is kept. By device and inode: sockets and memfds have one of their own.
-    fn has_file(&self, fd: BorrowedFd<'_>) -> bool {
-        let file = socket_option::file(fd).ok();
-        file.is_some() && self.kept.iter().any(|(_, kept)| socket_option::file(kept.as_fd()).ok() == file)
+    /// Keeps a descriptor, where there is room for it.
+    pub fn keep(&mut self, name: &str, fd: OwnedFd) {
+        let Ok((device, inode)) = socket_option::file(fd.as_fd()) else { return };
+        let place = (name.to_owned(), device, inode);
+        if valid(name).is_ok() && (self.kept.len() < self.limit || self.kept.contains_key(&place)) {
+            self.kept.insert(place, fd);
+        }
     }
 
-    /// Names and descriptors, as the next start gets them.
-    pub fn kept(&self) -> &[(String, OwnedFd)] {
-        &self.kept
+    /// Names and descriptors as the next start gets them, by ascending number: so they can be handed on without copies.
+    pub fn kept(&self) -> Vec<(&str, BorrowedFd<'_>)> {
+        let mut kept: Vec<_> = self.kept.iter().map(|((name, ..), fd)| (name.as_str(), fd.as_fd())).collect();
+        kept.sort_unstable_by_key(|(_, fd)| fd.as_raw_fd());
+        kept
     }
 }
 
@@ -146,10 +153,12 @@ mod tests {
             for _ in 0..4 {
                 assert!(store.apply(&mut socket.try_receive().unwrap()));
             }
-            let names: Vec<_> = store.kept().iter().map(|(name, _)| name.as_str()).collect();
-            assert_eq!(names, ["set-1", "set-2"]);
+            let kept = store.kept();
+            assert!(kept.windows(2).all(|two| two[0].1.as_raw_fd() < two[1].1.as_raw_fd()));
             let cookie = |fd: BorrowedFd<'_>| socket_option::cookie(fd).unwrap();
-            assert_eq!(cookie(store.kept()[0].1.as_fd()), cookie(a.as_fd()));
+            let mut found: Vec<_> = kept.iter().map(|(name, fd)| (*name, cookie(*fd))).collect();
+            found.sort_unstable();
+            assert_eq!(found, [("set-1", cookie(a.as_fd())), ("set-2", cookie(b.as_fd()))]);
             notifier.remove("set-1").unwrap();
             assert!(store.apply(&mut socket.try_receive().unwrap()));
             assert_eq!(store.kept().len(), 1);

@@ -1,0 +1,507 @@
+//! What outlives the service: one embedded, crash-safe store of what changes rarely.
+//!
+//! Sets, cgroups with their limits, aliases, references and what sessions had done are entries of one tree, each under
+//! a key of its kind and numbers. A change is one transaction, made before the reply. What ends need not be written
+//! before anything: a set that hung up meanwhile ends again after the restart, an alias of an id that was leased anew
+//! shows by the lease's tag. Such changes wait for the next transaction ([`Records::defer`]).
+//!
+//! Which ids are leased stands in the `ledger`, for that changes too often.
+
+use crate::model::{CgroupId, CgroupPath, Domain, Fault, Limit, Pasid, PasidRange, SetId, SetState};
+use crate::proto::Watch;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The file below the state directory.
+pub(super) const FILE: &str = "records.redb";
+/// What the entries mean. Counted up when an older service would misread them.
+const VERSION: u32 = 1;
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// Set numbers are reserved in the store by so many: those that were not used are skipped after a restart.
+const AHEAD: u64 = 256;
+/// Bytes of cache: all of the store of some thousand sets.
+const CACHE: usize = 8 << 20;
+
+/// A set, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SetRecord {
+    pub(super) label: String,
+    pub(super) owner_uid: u32,
+    pub(super) creator_cgroup: CgroupId,
+    pub(super) rule: String,
+    pub(super) quota: u32,
+    pub(super) quota_max: u32,
+    pub(super) range: PasidRange,
+    pub(super) domain: Domain,
+    pub(super) created_usec: u64,
+    pub(super) cgroup: CgroupId,
+    pub(super) state: SetState,
+    pub(super) reason: String,
+    /// Revoked by an administrator: its ids were given back, not left to the last close.
+    pub(super) surrendered: bool,
+    pub(super) next_end: u32,
+    pub(super) device_file: Option<u64>,
+    pub(super) ends: Vec<EndRecord>,
+}
+
+/// A set FD: the number its name is made of, and the holders' end in the kernel's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndRecord {
+    pub(super) serial: u32,
+    pub(super) inode: u32,
+    pub(super) cookie: u64,
+}
+
+/// A cgroup that has sets or a limit of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CgroupRecord {
+    /// From below the root down to it.
+    pub(super) lineage: Vec<(CgroupId, CgroupPath)>,
+    pub(super) administrator: Option<Limit>,
+    pub(super) delegated: Option<Limit>,
+}
+
+/// Something that hangs on one lease of an id: void where the id was leased anew since, under another tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OnLease {
+    pub(super) pasid: Pasid,
+    pub(super) tag: u64,
+    /// References; 1 for an alias.
+    pub(super) count: u32,
+}
+
+/// What a session had done when it was last recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SessionRecord {
+    pub(super) uid: u32,
+    /// The number of its last request that was recorded as done.
+    pub(super) done: u64,
+    /// When that was, in seconds since boot.
+    pub(super) at: u64,
+    /// What it watches, and the number of the request that said so.
+    pub(super) watch: Option<(u64, Watch)>,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Entry {
+    Set(SetId, SetRecord),
+    Cgroup(CgroupId, CgroupRecord),
+    /// Set, alias.
+    Alias(SetId, u64, OnLease),
+    /// Set, key of the session, id.
+    Hold(SetId, u64, OnLease),
+    /// Set, key of the session.
+    Session(SetId, u64, SessionRecord),
+}
+
+/// The key of an entry: its kind and numbers, so that those of a set stand together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Set(SetId),
+    Cgroup(CgroupId),
+    Alias(SetId, u64),
+    Hold(SetId, u64, Pasid),
+    Session(SetId, u64),
+}
+
+/// A change to the store.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Put(Entry),
+    Remove(Key),
+}
+
+/// What a store says of itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Preface {
+    version: u32,
+    boot: String,
+    /// Set numbers below this may have been used.
+    next_set: u64,
+}
+
+const PREFACE: &[u8] = b"0";
+
+/// Why a store is not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is of another boot: whatever it says is gone.
+    OtherBoot,
+    /// It is damaged, or of a newer version: nothing of it is used.
+    Unusable(String),
+    /// It could not be tried: another service has it, or a system call failed.
+    Failed(Fault),
+}
+
+/// What a store holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) next_set: u64,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The store, open for writing.
+#[derive(Debug)]
+pub(super) struct Records {
+    path: PathBuf,
+    boot: String,
+    /// `None` after a write that failed: what the file says is unknown until it is written anew.
+    store: Option<Database>,
+    deferred: Vec<Change>,
+    /// Set numbers below this are reserved.
+    reserved: u64,
+}
+
+impl Records {
+    /// Opens what is below `dir`, and reads it whole; a new one where there is none.
+    pub(super) fn open(dir: &Path, boot: &str) -> Result<(Self, Contents), Unread> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            let records = Self::create(path, boot).map_err(Unread::Failed)?;
+            return Ok((records, Contents { next_set: 1, entries: Vec::new() }));
+        }
+        let store = match builder().open(&path) {
+            Ok(store) => store,
+            Err(DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(Unread::Failed(Fault::new(format!("{} is in use by another service", path.display()))));
+            }
+            Err(DatabaseError::Storage(redb::StorageError::Io(error)))
+                if !matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                return Err(Unread::Failed(Fault::from(error).while_doing(format!("open {}", path.display()))));
+            }
+            Err(error) => return Err(Unread::Unusable(error.to_string())),
+        };
+        let contents = read(&store, boot)?;
+        let records =
+            Self { path, boot: boot.to_owned(), store: Some(store), deferred: Vec::new(), reserved: contents.next_set };
+        Ok((records, contents))
+    }
+
+    fn create(path: PathBuf, boot: &str) -> Result<Self, Fault> {
+        let mut records = Self { path, boot: boot.to_owned(), store: None, deferred: Vec::new(), reserved: 1 };
+        records.write_anew(&[])?;
+        Ok(records)
+    }
+
+    /// Whether the next write takes [`Records::write_anew`] first.
+    pub(super) fn is_broken(&self) -> bool {
+        self.store.is_none()
+    }
+
+    /// Replaces the file by one with these entries alone: after a write that failed.
+    pub(super) fn write_anew(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+        let fresh = self.path.with_extension("new");
+        let write = || -> Result<Database, redb::Error> {
+            match std::fs::remove_file(&fresh) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+            let store = builder().create(&fresh)?;
+            let transaction = store.begin_write()?;
+            {
+                let mut table = transaction.open_table(TABLE)?;
+                table.insert(PREFACE, &*self.preface(self.reserved))?;
+                for entry in entries {
+                    table.insert(&*entry.key().bytes(), &*entry.value())?;
+                }
+            }
+            transaction.commit()?;
+            std::fs::rename(&fresh, &self.path)?;
+            Ok(store)
+        };
+        let store = write().map_err(|error| {
+            let _ = std::fs::remove_file(&fresh);
+            Fault::from_error(&error).while_doing(format!("write {}", self.path.display()))
+        })?;
+        self.store = Some(store);
+        self.deferred.clear();
+        Ok(())
+    }
+
+    fn preface(&self, next_set: u64) -> Vec<u8> {
+        let preface = Preface { version: VERSION, boot: self.boot.clone(), next_set };
+        serde_json::to_vec(&preface).unwrap_or_default()
+    }
+
+    /// Writes changes and all that was deferred, as one transaction. After a fault nothing is known to be written.
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let Some(store) = &self.store else { return Err(Fault::new("the records are to be written anew first")) };
+        let last = changes.iter().filter_map(Change::set_number).max().unwrap_or(0);
+        let reserved = if last >= self.reserved { last + AHEAD } else { self.reserved };
+        let write = || -> Result<(), redb::Error> {
+            let transaction = store.begin_write()?;
+            {
+                let mut table = transaction.open_table(TABLE)?;
+                if reserved != self.reserved {
+                    table.insert(PREFACE, &*self.preface(reserved))?;
+                }
+                for change in self.deferred.iter().chain(changes) {
+                    match change {
+                        Change::Put(entry) => drop(table.insert(&*entry.key().bytes(), &*entry.value())?),
+                        Change::Remove(key) => drop(table.remove(&*key.bytes())?),
+                    }
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        if let Err(error) = write() {
+            let fault = Fault::from_error(&error).while_doing(format!("write {}", self.path.display()));
+            self.store = None;
+            return Err(fault);
+        }
+        self.reserved = reserved;
+        self.deferred.clear();
+        Ok(())
+    }
+
+    /// Leaves a change to the next transaction.
+    pub(super) fn defer(&mut self, change: Change) {
+        self.deferred.push(change);
+    }
+
+    /// How many changes wait.
+    pub(super) fn deferred(&self) -> usize {
+        self.deferred.len()
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    // A file that somebody wrote into is refused, not trusted.
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    builder
+}
+
+fn read(store: &Database, boot: &str) -> Result<Contents, Unread> {
+    let unusable = |error: redb::Error| Unread::Unusable(error.to_string());
+    let transaction = store.begin_read().map_err(|e| unusable(e.into()))?;
+    let table = transaction.open_table(TABLE).map_err(|e| unusable(e.into()))?;
+    let preface = table.get(PREFACE).map_err(|e| unusable(e.into()))?;
+    let preface = preface.ok_or_else(|| Unread::Unusable("it does not say what it is".to_owned()))?;
+    let version = serde_json::from_slice::<serde_json::Value>(preface.value())
+        .ok()
+        .and_then(|value| value.get("version")?.as_u64())
+        .ok_or_else(|| Unread::Unusable("it does not say its version".to_owned()))?;
+    if version > u64::from(VERSION) {
+        let why =
+            format!("it is of version {version}, and this service knows {VERSION}: it was written by a newer one");
+        return Err(Unread::Unusable(why));
+    }
+    let preface: Preface = parse(preface.value()).map_err(Unread::Unusable)?;
+    if preface.boot != boot {
+        return Err(Unread::OtherBoot);
+    }
+    let mut entries = Vec::new();
+    for item in table.range::<&[u8]>(..).map_err(|e| unusable(e.into()))? {
+        let (key, value) = item.map_err(|e| unusable(e.into()))?;
+        if key.value() != PREFACE {
+            entries.push(Entry::decode(key.value(), value.value()).map_err(Unread::Unusable)?);
+        }
+    }
+    Ok(Contents { next_set: preface.next_set.max(1), entries })
+}
+
+fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+impl Change {
+    fn set_number(&self) -> Option<u64> {
+        match self {
+            Self::Put(Entry::Set(id, _)) => Some(id.0),
+            _ => None,
+        }
+    }
+}
+
+impl Key {
+    fn bytes(&self) -> Vec<u8> {
+        let (kind, numbers): (u8, [u64; 3]) = match *self {
+            Self::Set(set) => (b's', [set.0, 0, 0]),
+            Self::Cgroup(cgroup) => (b'c', [cgroup.0, 0, 0]),
+            Self::Alias(set, alias) => (b'a', [set.0, alias, 0]),
+            Self::Hold(set, key, pasid) => (b'h', [set.0, key, pasid.get().into()]),
+            Self::Session(set, key) => (b'w', [set.0, key, 0]),
+        };
+        let mut bytes = vec![kind];
+        numbers.iter().for_each(|number| bytes.extend(number.to_be_bytes()));
+        bytes
+    }
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        match *self {
+            Self::Set(set, _) => Key::Set(set),
+            Self::Cgroup(cgroup, _) => Key::Cgroup(cgroup),
+            Self::Alias(set, alias, _) => Key::Alias(set, alias),
+            Self::Hold(set, key, on) => Key::Hold(set, key, on.pasid),
+            Self::Session(set, key, _) => Key::Session(set, key),
+        }
+    }
+
+    fn value(&self) -> Vec<u8> {
+        let value = match self {
+            Self::Set(_, record) => serde_json::to_vec(record),
+            Self::Cgroup(_, record) => serde_json::to_vec(record),
+            Self::Alias(_, _, on) | Self::Hold(_, _, on) => serde_json::to_vec(on),
+            Self::Session(_, _, record) => serde_json::to_vec(record),
+        };
+        // Numbers, texts and lists of them: nothing that JSON cannot say.
+        value.unwrap_or_default()
+    }
+
+    /// The entry with this key and value, or what is wrong with it.
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, String> {
+        let unlike = || format!("a key of {} bytes that no version wrote", key.len());
+        let (kind, numbers) = key.split_first().ok_or_else(unlike)?;
+        let number =
+            |at: usize| -> Option<u64> { Some(u64::from_be_bytes(numbers.get(8 * at..8 * at + 8)?.try_into().ok()?)) };
+        let (Some(first), Some(second), Some(third), 24) = (number(0), number(1), number(2), numbers.len()) else {
+            return Err(unlike());
+        };
+        let entry = match kind {
+            b's' => Self::Set(SetId(first), parse(value)?),
+            b'c' => Self::Cgroup(CgroupId(first), parse(value)?),
+            b'a' => Self::Alias(SetId(first), second, parse(value)?),
+            b'h' => Self::Hold(SetId(first), second, parse(value)?),
+            b'w' => Self::Session(SetId(first), second, parse(value)?),
+            _ => return Err(unlike()),
+        };
+        match &entry {
+            Self::Hold(_, _, on) if u64::from(on.pasid.get()) != third => Err(unlike()),
+            _ => Ok(entry),
+        }
+    }
+}
+
+/// Reads arbitrary bytes as an entry: for the fuzzer.
+#[doc(hidden)]
+pub fn decode_entry(key: &[u8], value: &[u8]) -> bool {
+    match Entry::decode(key, value) {
+        Ok(entry) => Entry::decode(&entry.key().bytes(), &entry.value()) == Ok(entry),
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_entry(id: u64) -> Entry {
+        Entry::Set(
+            SetId(id),
+            SetRecord {
+                label: "x".repeat(10),
+                owner_uid: 1000,
+                creator_cgroup: CgroupId(7),
+                rule: "all".to_owned(),
+                quota: 64,
+                quota_max: 256,
+                range: PasidRange::ALL,
+                domain: Domain::Global,
+                created_usec: 1,
+                cgroup: CgroupId(7),
+                state: SetState::Active,
+                reason: String::new(),
+                surrendered: false,
+                next_end: 1,
+                device_file: None,
+                ends: vec![EndRecord { serial: 0, inode: 4, cookie: 5 }],
+            },
+        )
+    }
+
+    fn contents(dir: &Path) -> Contents {
+        Records::open(dir, "boot").unwrap().1
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_what_was_removed_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let on = OnLease { pasid: Pasid::FIRST, tag: 9, count: 2 };
+        let entries = [
+            set_entry(3),
+            Entry::Cgroup(
+                CgroupId(7),
+                CgroupRecord {
+                    lineage: vec![(CgroupId(7), "/a".parse().unwrap())],
+                    administrator: Some(Limit::Count(4)),
+                    delegated: None,
+                },
+            ),
+            Entry::Alias(SetId(3), u64::MAX, on),
+            Entry::Hold(SetId(3), 77, on),
+            Entry::Session(SetId(3), 77, SessionRecord { uid: 1, done: 2, at: 3, watch: None }),
+        ];
+        let (mut records, found) = Records::open(dir.path(), "boot").unwrap();
+        assert_eq!((found.next_set, found.entries.len()), (1, 0));
+        records.commit(&entries.clone().map(Change::Put)).unwrap();
+        drop(records);
+        let (mut records, mut found) = Records::open(dir.path(), "boot").unwrap();
+        assert_eq!(found.next_set, 3 + AHEAD);
+        found.entries.sort_by_key(|entry| entries.iter().position(|e| e == entry));
+        assert_eq!(found.entries, entries);
+        records.defer(Change::Remove(Key::Alias(SetId(3), u64::MAX)));
+        assert_eq!(records.deferred(), 1);
+        records.commit(&[Change::Remove(Key::Set(SetId(3)))]).unwrap();
+        drop(records);
+        assert_eq!(contents(dir.path()).entries.len(), 3);
+    }
+
+    #[test]
+    fn a_killed_service_leaves_what_it_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut records, _) = Records::open(dir.path(), "boot").unwrap();
+        records.commit(&[Change::Put(set_entry(1))]).unwrap();
+        // What a kill leaves: a file that nobody closed.
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join(FILE), copy.path().join(FILE)).unwrap();
+        assert_eq!(contents(copy.path()).entries, [set_entry(1)]);
+    }
+
+    #[test]
+    fn another_boot_and_a_newer_version_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Records::open(dir.path(), "boot").unwrap());
+        assert!(matches!(Records::open(dir.path(), "another"), Err(Unread::OtherBoot)));
+        let store = Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = store.begin_write().unwrap();
+        let newer: &[u8] = br#"{"version":2,"anything":[]}"#;
+        transaction.open_table(TABLE).unwrap().insert(PREFACE, newer).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        let Err(Unread::Unusable(why)) = Records::open(dir.path(), "boot") else { panic!("read") };
+        assert!(why.contains("version 2"), "{why}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_wherever_it_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut records, _) = Records::open(dir.path(), "boot").unwrap();
+        records.commit(&(1..200).map(|id| Change::Put(set_entry(id))).collect::<Vec<_>>()).unwrap();
+        drop(records);
+        let path = dir.path().join(FILE);
+        let good = std::fs::read(&path).unwrap();
+        let text = good.windows(10).position(|window| window == b"xxxxxxxxxx").unwrap();
+        for at in [0, text] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(matches!(Records::open(dir.path(), "boot"), Err(Unread::Unusable(_))), "byte {at}");
+        }
+        std::fs::write(&path, "junk").unwrap();
+        assert!(matches!(Records::open(dir.path(), "boot"), Err(Unread::Unusable(_))));
+    }
+
+    #[test]
+    fn two_services_do_not_share_a_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Records::open(dir.path(), "boot").unwrap();
+        assert!(matches!(Records::open(dir.path(), "boot"), Err(Unread::Failed(_))));
+    }
+}
