@@ -7,7 +7,7 @@ use crate::model::{Limit, Refusal};
 /// The text of a file, as the kernel's controllers write theirs.
 pub(super) fn text(file: File, counters: &Counters) -> String {
     match file {
-        File::Max => format!("{}\n", counters.max),
+        File::Max => format!("{}\n", counters.max.unwrap_or(Limit::Max)),
         File::Current => format!("{}\n", counters.current),
         File::Peak => format!("{}\n", counters.peak),
         File::Events => format!("max {}\n", counters.events),
@@ -36,11 +36,17 @@ mod tests {
 
     #[test]
     fn files_read_as_cgroup_files_do() {
-        let counters =
-            Counters { max: Limit::Count(64), current: 3, peak: 5, events: 2, events_local: 1, capacity: 1_047_552 };
+        let counters = Counters {
+            max: Some(Limit::Count(64)),
+            current: 3,
+            peak: 5,
+            events: 2,
+            events_local: 1,
+            capacity: 1_047_552,
+        };
         let read = |file| text(file, &counters);
         assert_eq!(read(File::Max), "64\n");
-        assert_eq!(text(File::Max, &Counters { max: Limit::Max, ..counters }), "max\n");
+        assert_eq!(text(File::Max, &Counters { max: Some(Limit::Max), ..counters }), "max\n");
         assert_eq!((read(File::Current), read(File::Peak)), ("3\n".to_owned(), "5\n".to_owned()));
         assert_eq!((read(File::Events), read(File::EventsLocal)), ("max 2\n".to_owned(), "max 1\n".to_owned()));
         assert_eq!(read(File::Capacity), "1047552\n");

@@ -240,7 +240,11 @@ impl Tree {
 
     fn counters(&self, node: Node) -> Result<Counters, Errno> {
         let found = self.find(node)?;
-        self.controller.counters(found.id, || self.path(&found))
+        let mut counters = self.controller.counters(found.id);
+        if counters.max.is_none() && node.file == Some(File::Max) {
+            counters.max = Some(self.controller.unused_limit(&self.path(&found)?));
+        }
+        Ok(counters)
     }
 
     fn write(&self, header: &Header, node: Node, data: &[u8]) -> Result<Message, Errno> {

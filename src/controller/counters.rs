@@ -1,14 +1,14 @@
 //! A cgroup's figures, for who reads one of them often.
 
+use super::Controller;
 use super::pool::Pool;
-use super::{Controller, State};
 use crate::model::{CgroupId, CgroupPath, Domain, Limit};
 
 /// What the files of a cgroup say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Its limit.
-    pub max: Limit,
+    /// Its limit; `None` where nobody has used the cgroup: [`Controller::unused_limit`] says it then.
+    pub max: Option<Limit>,
     /// Ids charged to it.
     pub current: u64,
     /// The highest `current`.
@@ -23,34 +23,27 @@ pub struct Counters {
 
 impl Controller {
     /// The figures of a cgroup that exists; `id` is `None` for the root. Leaves no trace of one that nobody uses.
-    ///
-    /// `path` is asked for where the cgroup is not known and only the policy can say what applies to it; its error is
-    /// the only one.
-    pub fn counters<E>(
-        &self,
-        id: Option<CgroupId>,
-        path: impl FnOnce() -> Result<CgroupPath, E>,
-    ) -> Result<Counters, E> {
-        let capacity = |state: &State| state.pools.get(&Domain::Global).map_or(0, Pool::capacity);
+    pub fn counters(&self, id: Option<CgroupId>) -> Counters {
         let state = self.lock();
+        let capacity = state.pools.get(&Domain::Global).map_or(0, Pool::capacity);
         let node = match id {
             None => Some(state.tree.root()),
             Some(id) => state.tree.find(id),
         };
-        if let Some(node) = node {
-            return Ok(Counters {
-                max: if node.is_root() { Limit::Max } else { node.max() },
+        node.map_or(Counters { max: None, current: 0, peak: 0, events: 0, events_local: 0, capacity }, |node| {
+            Counters {
+                max: Some(if node.is_root() { Limit::Max } else { node.max() }),
                 current: node.current(),
                 peak: node.peak(),
                 events: node.events(),
                 events_local: node.events_local(),
-                capacity: capacity(&state),
-            });
-        }
-        drop(state);
-        let path = path()?;
-        let state = self.lock();
-        let max = state.policy_limit(&path);
-        Ok(Counters { max, current: 0, peak: 0, events: 0, events_local: 0, capacity: capacity(&state) })
+                capacity,
+            }
+        })
+    }
+
+    /// The limit of a cgroup that nobody has used: what the policy says of its path.
+    pub fn unused_limit(&self, path: &CgroupPath) -> Limit {
+        self.lock().policy_limit(path)
     }
 }
