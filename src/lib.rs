@@ -35,5 +35,7 @@ pub mod quota;
 pub mod shm;
 #[cfg(feature = "daemon")]
 pub mod socket;
+#[cfg(any(feature = "cli", feature = "daemon"))]
+pub mod survey;
 pub mod sync;
 pub mod sys;

@@ -240,6 +240,12 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
+    /// Look at this host: what is missing for PASIDs, what goes past the service, how to mend it
+    Doctor {
+        /// Look at a recording of another host instead
+        #[arg(long, value_name = "DIR", hide = true)]
+        root: Option<PathBuf>,
+    },
     /// What happened lately, one event a line
     Events {
         /// Go on

@@ -9,6 +9,7 @@ mod arguments;
 mod cgroups;
 mod completions;
 mod context;
+mod doctor;
 mod events;
 mod handover;
 mod holder;
@@ -64,6 +65,7 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Revoke { set, reason } => admin::revoke(context, &set, reason.as_deref()),
         Verb::Policy { deed } => policies::policy(context, &deed),
         Verb::Map { domain, svg } => map::map(context, domain.as_deref(), svg.as_deref()),
+        Verb::Doctor { root } => doctor::doctor(context, root),
         Verb::Events { follow } => events::events(context, follow),
         Verb::Completions { shell } => completions::completions(shell),
     }
