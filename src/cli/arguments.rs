@@ -246,6 +246,15 @@ pub(super) enum Verb {
         #[arg(long, value_name = "DIR", hide = true)]
         root: Option<PathBuf>,
     },
+    /// Measure this host with the service that runs: each figure beside its physical limit
+    Bench {
+        /// How many rounds; each measures every case once
+        #[arg(long, value_name = "N", default_value = "15", allow_negative_numbers = true)]
+        rounds: String,
+        /// Be the process that round trips are measured against
+        #[arg(long, hide = true)]
+        answer: bool,
+    },
     /// What happened lately, one event a line
     Events {
         /// Go on

@@ -6,6 +6,7 @@
 
 mod admin;
 mod arguments;
+mod bench;
 mod cgroups;
 mod completions;
 mod context;
@@ -65,6 +66,8 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Revoke { set, reason } => admin::revoke(context, &set, reason.as_deref()),
         Verb::Policy { deed } => policies::policy(context, &deed),
         Verb::Map { domain, svg } => map::map(context, domain.as_deref(), svg.as_deref()),
+        Verb::Bench { answer: true, .. } => bench::answer(),
+        Verb::Bench { rounds, .. } => bench::bench(context, &rounds),
         Verb::Doctor { root } => doctor::doctor(context, root),
         Verb::Events { follow } => events::events(context, follow),
         Verb::Completions { shell } => completions::completions(shell),
