@@ -174,17 +174,25 @@ impl Caller {
         });
     }
 
+    /// Makes a call of the service, and leaves its answer as it is.
+    pub fn try_call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<zbus::Message, BusError>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        match self.block_on(self.connection.call_method(Some(NAME), path, Some(interface), method, body)) {
+            Ok(reply) => Ok(reply),
+            Err(zbus::Error::MethodError(name, text, _)) => Err((name.to_string(), text.unwrap_or_default())),
+            Err(other) => panic!("{method}: {other}"),
+        }
+    }
+
     /// Makes a call of the service.
     pub fn call<R, B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<R, BusError>
     where
         R: DeserializeOwned + Type,
         B: serde::Serialize + DynamicType,
     {
-        match self.block_on(self.connection.call_method(Some(NAME), path, Some(interface), method, body)) {
-            Ok(reply) => Ok(reply.body().deserialize().unwrap()),
-            Err(zbus::Error::MethodError(name, text, _)) => Err((name.to_string(), text.unwrap_or_default())),
-            Err(other) => panic!("{method}: {other}"),
-        }
+        self.try_call(path, interface, method, body).map(|reply| reply.body().deserialize().unwrap())
     }
 
     /// A call of the manager.
@@ -225,6 +233,53 @@ impl Caller {
     /// What an object says of itself.
     pub fn introspect(&self, path: &str) -> String {
         self.call(path, "org.freedesktop.DBus.Introspectable", "Introspect", &()).unwrap()
+    }
+}
+
+/// polkit on a private bus, with the service's actions and with rules of a test's own.
+pub struct Polkit {
+    child: Child,
+    _directory: TempDir,
+}
+
+impl Polkit {
+    /// Starts it; its compiled-in paths are its own in a mount namespace.
+    pub fn start(bus: &PrivateBus, rules: &str) -> Self {
+        let directory = scratch_directory();
+        let (actions, rules_d) = (directory.path().join("actions"), directory.path().join("rules"));
+        fs::create_dir(&actions).unwrap();
+        fs::create_dir(&rules_d).unwrap();
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbus/org.ioasid1.policy");
+        fs::copy(ours, actions.join("org.ioasid1.policy")).unwrap();
+        fs::write(rules_d.join("10-test.rules"), rules).unwrap();
+        let script = r#"
+            mkdir -p /etc/polkit-1/rules.d /usr/share/polkit-1/actions
+            mount --bind "$1" /usr/share/polkit-1/actions && mount --bind "$2" /etc/polkit-1/rules.d &&
+            exec /usr/lib/polkit-1/polkitd --no-debug"#;
+        let child = Command::new("unshare")
+            .args(["-m", "--propagation", "private", "sh", "-c", script, "sh"])
+            .args([&actions, &rules_d])
+            .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let polkit = Self { child, _directory: directory };
+        bus.connect().wait_for("org.freedesktop.PolicyKit1");
+        polkit
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Polkit {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
