@@ -261,6 +261,28 @@ pub(super) enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// What libvirt runs as a domain comes and goes; the domain's XML on standard input
+    ///
+    /// For /etc/libvirt/hooks/qemu.d and lxc.d. See org.ioasid1(5), "LIBVIRT".
+    LibvirtHook {
+        /// The domain
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// prepare, start, started, stopped, release, …
+        #[arg(value_name = "OPERATION")]
+        operation: String,
+        /// What else libvirt says
+        #[arg(value_name = "MORE", trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+    /// Keeps a domain's set; started by libvirt-hook
+    #[command(hide = true)]
+    LibvirtKeeper {
+        #[arg(value_name = "STATE")]
+        state: PathBuf,
+        #[arg(value_name = "DRIVER")]
+        driver: String,
+    },
     /// What a shell completes words of this command line with, for its start-up files
     Completions {
         /// The shell

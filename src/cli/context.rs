@@ -29,6 +29,11 @@ impl Context {
         self.json
     }
 
+    /// The service's runtime directory: where its socket is.
+    pub fn runtime_dir(&self) -> &Path {
+        self.socket.parent().unwrap_or(Path::new("/run/ioasidd"))
+    }
+
     /// A connection to the service.
     pub fn service(&self) -> Result<Service, Failed> {
         Ok(Service::connect(&self.socket)?)

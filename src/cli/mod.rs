@@ -15,6 +15,7 @@ mod events;
 mod handover;
 mod holder;
 mod launch;
+mod libvirt_hook;
 mod map;
 mod outcome;
 mod policies;
@@ -70,6 +71,8 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Bench { rounds, .. } => bench::bench(context, &rounds),
         Verb::Doctor { root } => doctor::doctor(context, root),
         Verb::Events { follow } => events::events(context, follow),
+        Verb::LibvirtHook { name, operation, more: _ } => libvirt_hook::hook(context, &name, &operation),
+        Verb::LibvirtKeeper { state, driver } => libvirt_hook::keep(&state, &driver),
         Verb::Completions { shell } => completions::completions(shell),
     }
 }

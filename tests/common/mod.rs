@@ -10,6 +10,7 @@ pub mod actor;
 pub mod bus;
 pub mod cgroups;
 pub mod daemon;
+pub mod libvirt;
 pub mod wire;
 
 pub use actor::{Actor, Order};
