@@ -1,0 +1,322 @@
+//! The Debian packages, in a booted Debian 13 (trixie): installed, started, upgraded under a set that lives, stopped,
+//! removed, purged.
+//!
+//! The system is unpacked from a cached tree (made with mmdebstrap where there is none) and booted by systemd-nspawn in a
+//! cgroup v2 view of its own.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::daemon::scratch_directory;
+use common::{Cgroups, eventually};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+const CACHE: &str = "/var/cache/ioasidd-test";
+
+fn succeed(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    said(&format!("{command:?}"), &output)
+}
+
+fn said(what: &str, output: &Output) -> String {
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{what}: {}\n{out}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    out
+}
+
+/// The packages, built once.
+fn packages() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let dist = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dist");
+        let _ = fs::remove_dir_all(&dist);
+        succeed(
+            Command::new("packaging/build")
+                .current_dir(SOURCE)
+                .env("DIST", &dist)
+                .env("PROFILE", "dev")
+                .env("RPM", if Path::new("/usr/bin/rpmbuild").exists() { "yes" } else { "no" }),
+        );
+        dist
+    })
+}
+
+fn package(name: &str, ending: &str) -> PathBuf {
+    let named = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        file.starts_with(name) && file.ends_with(ending)
+    };
+    fs::read_dir(packages()).unwrap().map(|entry| entry.unwrap().path()).find(named).unwrap()
+}
+
+/// A Debian 13 as a tar file.
+fn trixie() -> PathBuf {
+    let tar = Path::new(CACHE).join("trixie.tar");
+    if !tar.exists() {
+        fs::create_dir_all(CACHE).unwrap();
+        let unfinished = tar.with_extension("unfinished.tar");
+        succeed(
+            Command::new("mmdebstrap")
+                .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus,python3", "trixie"])
+                .arg(&unfinished),
+        );
+        fs::rename(&unfinished, &tar).unwrap();
+    }
+    tar
+}
+
+/// A booted system.
+struct Machine {
+    nspawn: Child,
+    leader: u32,
+    directory: TempDir,
+    cgroups: Cgroups,
+}
+
+impl Machine {
+    fn boot() -> Self {
+        let directory = scratch_directory();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        succeed(Command::new("tar").arg("-xf").arg(trixie()).arg("-C").arg(&root));
+        let cgroups = Cgroups::new();
+        cgroups.make("machine");
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let script = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
+            echo $$ > /sys/fs/cgroup$0/cgroup.procs && exec \"$@\"";
+        let nspawn = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(cgroups.path("machine").to_string())
+            .args(["systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe"])
+            .arg("--bind=/dev/fuse")
+            .arg(format!("--machine=ioasid-test-{}", std::process::id()))
+            .arg("--directory")
+            .arg(&root)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut machine = Self { nspawn, leader: 0, directory, cgroups };
+        machine.leader = eventually("the machine has a first process", || machine.first_process());
+        eventually("the machine is up", || {
+            let state = machine.try_run("systemctl is-system-running");
+            (String::from_utf8_lossy(&state.stdout).trim() == "running").then_some(())
+        });
+        machine
+    }
+
+    fn first_process(&mut self) -> Option<u32> {
+        if let Some(status) = self.nspawn.try_wait().unwrap() {
+            panic!("nspawn ended with {status}:\n{}", self.log());
+        }
+        let pid = self.nspawn.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        let leader: u32 = children.split_whitespace().next()?.parse().ok()?;
+        let name = fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
+        (name.trim() == "systemd").then_some(leader)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.directory.path().join("root").join(path.trim_start_matches('/'))
+    }
+
+    fn try_run(&self, command: &str) -> Output {
+        // nsenter leaves it in its cgroup, which the machine knows nothing of.
+        Command::new("sh")
+            .args(["-c", r#"echo $$ > "$0"/cgroup.procs && exec "$@""#])
+            .arg(self.cgroups.directory("machine/payload/init.scope"))
+            .args(["nsenter", "--target", &self.leader.to_string(), "--all", "env", "-i", "--chdir=/"])
+            .args([
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "DEBIAN_FRONTEND=noninteractive",
+                "LC_ALL=C.UTF-8",
+                "sh",
+                "-ec",
+            ])
+            .arg(command)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command in the machine, which must succeed.
+    fn run(&self, command: &str) -> String {
+        let output = self.try_run(command);
+        if !output.status.success() {
+            let journal = self.try_run("journalctl --no-pager --unit 'ioasidd*' --unit 'holder*' | tail -n 60");
+            eprintln!("{}", String::from_utf8_lossy(&journal.stdout));
+        }
+        said(command, &output)
+    }
+
+    fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.run(command)).unwrap()
+    }
+
+    fn service(&self, property: &str) -> String {
+        self.run(&format!("systemctl show --value --property={property} ioasidd.service")).trim().to_owned()
+    }
+
+    /// Puts a package there and installs it.
+    fn install(&self, package: &Path) {
+        let name = package.file_name().unwrap().to_str().unwrap();
+        fs::copy(package, self.file("/root").join(name)).unwrap();
+        self.run(&format!("dpkg --install /root/{name}"));
+        fs::remove_file(self.file("/root").join(name)).unwrap();
+    }
+
+    fn power_off(mut self) {
+        self.run("systemctl poweroff");
+        let status = eventually("the machine is off", || self.nspawn.try_wait().unwrap());
+        assert!(status.success(), "nspawn ended with {status}:\n{}", self.log());
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log().lines().rev().take(20).collect::<Vec<_>>().join("\n"));
+        }
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+    }
+}
+
+/// The same package with a later version.
+fn upgrade_of(package: &Path, scratch: &Path) -> PathBuf {
+    let tree = scratch.join("tree");
+    succeed(Command::new("dpkg-deb").arg("-R").arg(package).arg(&tree));
+    let control = tree.join("DEBIAN/control");
+    let text = fs::read_to_string(&control).unwrap();
+    let version = text.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap();
+    fs::write(&control, text.replace(&format!("Version: {version}"), &format!("Version: {version}+upgrade"))).unwrap();
+    let later = scratch.join("later.deb");
+    succeed(Command::new("dpkg-deb").args(["-Zgzip", "-z1", "--root-owner-group", "--build"]).arg(&tree).arg(&later));
+    later
+}
+
+/// What a machine has of ours, outside of its package data base and journal.
+fn traces(machine: &Machine) -> Vec<String> {
+    let found = machine.run(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /var/log -o -path /var/lib/dpkg \\) -prune \
+         -o -name '*ioasid*' -print; find /run -name '*ioasid*'",
+    );
+    found.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_behind() {
+    let scratch = scratch_directory();
+    let deb = package("ioasidd_", ".deb");
+    let machine = Machine::boot();
+    let before = traces(&machine);
+
+    machine.install(&package("libioasid1_", ".deb"));
+    machine.install(&deb);
+    assert_eq!(machine.service("ActiveState"), "active");
+    assert_eq!(machine.run("systemctl is-enabled ioasidd.socket ioasidd.service"), "enabled\nenabled\n");
+    let status = machine.json("ioasidctl --json status");
+    assert_eq!(status["domains"][0]["name"], "global", "{status}");
+    machine
+        .run("dpkg --verify ioasidd libioasid1 && ioasidd --check && systemd-analyze --man=no verify ioasidd.service");
+
+    assert_eq!(machine.run("cat /run/ioasidd/cgroup/ioasids.current"), "0\n");
+
+    // A service of root's that holds a set, and takes one more id whenever it is told.
+    let holder = r#"ioasidctl alloc > /run/ids; while read -r _ < /run/more; do ioasidctl alloc >> /run/ids; done"#;
+    machine.run(&format!(
+        "mkfifo /run/more; systemd-run --quiet --unit=holder ioasidctl exec --label live -- sh -c '{holder}'"
+    ));
+    let ids = |count: usize| {
+        eventually("the holder has its ids", || {
+            let text = fs::read_to_string(format!("/proc/{}/root/run/ids", machine.leader)).ok()?;
+            let ids: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+            (ids.len() == count).then_some(ids)
+        })
+    };
+    ids(1);
+    let set = machine.json("ioasidctl --json sets")[0].clone();
+    assert_eq!((&set["label"], &set["cgroup"]), (&"live".into(), &"/system.slice/holder.service".into()));
+    let still_there = |count: usize| {
+        machine.run("echo > /run/more");
+        let ids = ids(count);
+        let shown = machine.json(&format!("ioasidctl --json show {}", set["set"]));
+        assert_eq!(shown["pasids"], serde_json::json!(ids), "{shown}");
+        assert_eq!(shown["created_usec"], set["created_usec"]);
+    };
+
+    let old = machine.service("MainPID");
+    machine.install(&upgrade_of(&deb, scratch.path()));
+    assert_ne!(machine.service("MainPID"), old, "an upgrade runs the new program");
+    still_there(2);
+
+    machine.run("systemctl stop ioasidd.socket ioasidd.service");
+    assert_eq!(machine.service("ActiveState"), "inactive");
+    machine.run("systemctl start ioasidd.service");
+    still_there(3);
+
+    machine.run("kill -9 $(systemctl show --value --property=MainPID ioasidd.service)");
+    still_there(4);
+
+    machine.run("echo 'version = 2' > /etc/ioasidd/policy.d/bad.toml");
+    assert!(!machine.try_run("ioasidctl policy reload").status.success());
+    machine
+        .run("rm /etc/ioasidd/policy.d/bad.toml && systemctl reload ioasidd.service && systemctl stop holder.service");
+    eventually("the set ends with its holder", || {
+        (machine.json("ioasidctl --json sets") == Value::Array(Vec::new())).then_some(())
+    });
+
+    machine.run("rm /run/ids /run/more && dpkg --remove ioasidd");
+    assert!(!machine.try_run("systemctl is-active ioasidd.service ioasidd.socket").status.success());
+    assert!(machine.file("/etc/ioasidd/policy.toml").exists(), "configuration stays until the purge");
+    machine.run("dpkg --purge ioasidd libioasid1");
+    assert_eq!(traces(&machine), before);
+    assert_eq!(machine.run("systemctl --failed --quiet"), "");
+    machine.power_off();
+}
+
+#[test]
+fn lintian_finds_no_error() {
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"]);
+    for name in ["ioasidd_", "libioasid1_", "libioasid-dev_"] {
+        lintian.arg(package(name, ".deb"));
+    }
+    succeed(&mut lintian);
+}
+
+#[test]
+fn the_rpms_have_what_the_debian_packages_have() {
+    if !Path::new("/usr/bin/rpmbuild").exists() {
+        return;
+    }
+    let listed = |arguments: &[&str], package: PathBuf| succeed(Command::new("rpm").args(arguments).arg(package));
+    let service = listed(&["-qpl"], package("ioasidd-", ".rpm"));
+    for path in [
+        "/usr/sbin/ioasidd",
+        "/usr/bin/ioasidctl",
+        "/usr/lib/systemd/system/ioasidd.socket",
+        "/etc/ioasidd/policy.toml",
+    ] {
+        assert!(service.lines().any(|line| line == path), "{path} is not in\n{service}");
+    }
+    assert!(listed(&["-qpc"], package("ioasidd-", ".rpm")).contains("/etc/ioasidd/policy.toml"));
+    assert!(listed(&["-qp", "--provides"], package("libioasid-0", ".rpm")).contains("libioasid.so.1()(64bit)"));
+    assert!(listed(&["-qpl"], package("libioasid-devel-", ".rpm")).contains("/usr/include/ioasid.h"));
+}
+
+#[test]
+fn the_apparmor_profile_parses() {
+    succeed(Command::new("apparmor_parser").args(["-QTK", &format!("{SOURCE}/packaging/apparmor/usr.sbin.ioasidd")]));
+}
