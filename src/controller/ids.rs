@@ -2,7 +2,7 @@
 
 use super::authority::Permitted;
 use super::life::misused;
-use super::{Asked, Controller, Notice, Permit, State, now_usec};
+use super::{Asked, Controller, Notice, Permit, SessionId, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::quota::Node;
@@ -29,10 +29,22 @@ impl Controller {
         }
         let mut state = self.lock();
         let tag = state.tag_of(id, asked);
+        self.alloc_as(&mut state, id, tag, count, range)
+    }
+
+    /// The same for the request with this tag.
+    pub(super) fn alloc_as(
+        &self,
+        state: &mut State,
+        id: SetId,
+        tag: u64,
+        count: u32,
+        range: Option<PasidRange>,
+    ) -> Result<Vec<Pasid>, Failure> {
         if let Some(pasids) = state.leased_before(id, tag, count) {
             return Ok(pasids);
         }
-        let range = self.usable(&mut state, id, range)?;
+        let range = self.usable(state, id, range)?;
         let pasids = state.lease(id, count, range, tag)?;
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, true));
@@ -67,35 +79,7 @@ impl Controller {
     pub fn free(&self, id: SetId, asked: Option<&Asked<'_>>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
         let mut state = self.lock();
         let tag = if asked.is_some() { state.tag_of(id, asked) } else { 0 };
-        let freed = state.freed_before.remove(&tag).unwrap_or_default();
-        let set = state.set(id)?;
-        set.must_be_active()?;
-        let pool = state.pools.get(&set.domain);
-        let mut ours = Vec::with_capacity(pasids.len());
-        for number in pasids {
-            let Some(pasid) = Pasid::new(*number) else {
-                return Err(Refusal::invalid("pasid", number, "a PASID, 1 to 1048575").into());
-            };
-            match pool.and_then(|pool| pool.owner(pasid)) {
-                // Done before a restart; who has it by now got it since.
-                _ if freed.contains(&pasid) => {}
-                Some(owner) if owner == id => ours.push(pasid),
-                Some(_) => return Err(Refusal::ForeignPasid { pasid }.into()),
-                None => {}
-            }
-        }
-        if let Some(asked) = asked {
-            state.put_all(id, asked.session, &ours);
-        }
-        let set = state.set(id)?;
-        let (pending, free): (Vec<Pasid>, Vec<Pasid>) =
-            ours.into_iter().partition(|pasid| set.holders(*pasid, None) > 0);
-        state.drop_aliases(id, &pending);
-        state.drop_aliases(id, &free);
-        state.pend(id, &pending);
-        state.release(id, &free, tag);
-        let set = state.set(id)?;
-        Ok(pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect())
+        state.free_as(id, asked.map(|asked| asked.session), tag, pasids)
     }
 
     /// Takes a reference on a leased id for a session. Refused with `Busy` while it waits for its last put.
@@ -241,6 +225,45 @@ impl Controller {
 }
 
 impl State {
+    /// Gives ids back for the request with this tag, of this session.
+    pub(super) fn free_as(
+        &mut self,
+        id: SetId,
+        session: Option<SessionId>,
+        tag: u64,
+        pasids: &[u32],
+    ) -> Result<Vec<Pasid>, Failure> {
+        let freed = self.freed_before.remove(&tag).unwrap_or_default();
+        let set = self.set(id)?;
+        set.must_be_active()?;
+        let pool = self.pools.get(&set.domain);
+        let mut ours = Vec::with_capacity(pasids.len());
+        for number in pasids {
+            let Some(pasid) = Pasid::new(*number) else {
+                return Err(Refusal::invalid("pasid", number, "a PASID, 1 to 1048575").into());
+            };
+            match pool.and_then(|pool| pool.owner(pasid)) {
+                // Done before a restart; who has it by now got it since.
+                _ if freed.contains(&pasid) => {}
+                Some(owner) if owner == id => ours.push(pasid),
+                Some(_) => return Err(Refusal::ForeignPasid { pasid }.into()),
+                None => {}
+            }
+        }
+        if let Some(session) = session {
+            self.put_all(id, session, &ours);
+        }
+        let set = self.set(id)?;
+        let (pending, free): (Vec<Pasid>, Vec<Pasid>) =
+            ours.into_iter().partition(|pasid| set.holders(*pasid, None) > 0);
+        self.drop_aliases(id, &pending);
+        self.drop_aliases(id, &free);
+        self.pend(id, &pending);
+        self.release(id, &free, tag);
+        let set = self.set(id)?;
+        Ok(pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect())
+    }
+
     /// The id if this set leases it; else who does decides the refusal.
     pub(super) fn leased_here(&self, id: SetId, number: u32) -> Result<Pasid, Refusal> {
         let set = self.set(id)?;

@@ -46,7 +46,7 @@ impl Device {
                 self.controller.device_file_closed(SetId(handle));
                 Message::done(unique)
             }
-            Request::Ioctl(ioctl) => self.ioctl(unique, ioctl),
+            Request::Ioctl(ioctl) => self.ioctl(&header, ioctl),
             Request::Read(_) | Request::Write { .. } => Message::error(unique, EINVAL),
             Request::Interrupt { .. } | Request::Forget | Request::Destroy => return None,
             _ => Message::error(unique, ENOSYS),
@@ -70,7 +70,8 @@ impl Device {
         self.controller.create_device_set(&caller, permit, opening)
     }
 
-    fn ioctl(&self, unique: u64, ioctl: Ioctl<'_>) -> Message {
+    fn ioctl(&self, header: &Header, ioctl: Ioctl<'_>) -> Message {
+        let unique = header.unique;
         let Some(command) = Command::of(ioctl.command) else { return Message::error(unique, ENOTTY) };
         let (read, write) = command.memory();
         if read != 0 && ioctl.input.is_empty() {
@@ -83,8 +84,8 @@ impl Device {
         let done = match command {
             Command::ApiVersion => Ok(Message::ioctl(unique, uapi::API_VERSION, &[])),
             Command::Info => self.info(unique, set, ioctl.input),
-            Command::Alloc => self.alloc(unique, set, ioctl.input),
-            Command::Free => self.free(unique, set, ioctl.input),
+            Command::Alloc => self.alloc(header, set, ioctl.input),
+            Command::Free => self.free(header, set, ioctl.input),
         };
         done.unwrap_or_else(|failure| self.refused(unique, &failure))
     }
@@ -102,16 +103,18 @@ impl Device {
         self.controller.domains().into_iter().find(|info| info.name == domain).map(|info| info.bits)
     }
 
-    fn alloc(&self, unique: u64, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
+    fn alloc(&self, header: &Header, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
+        let unique = header.unique;
         let Some(range) = uapi::alloc_range(argument) else { return Ok(Message::error(unique, EINVAL)) };
-        let pasids = self.controller.alloc(set, None, 1, Some(range))?;
-        let pasid = pasids.first().and_then(|pasid| i32::try_from(pasid.get()).ok());
-        Ok(pasid.map_or_else(|| Message::error(unique, EIO), |pasid| Message::ioctl(unique, pasid, &[])))
+        let pasid = self.controller.device_alloc(set, header.first_unique(), range)?;
+        let number = pasid.and_then(|pasid| i32::try_from(pasid.get()).ok());
+        Ok(number.map_or_else(|| Message::error(unique, EIO), |number| Message::ioctl(unique, number, &[])))
     }
 
-    fn free(&self, unique: u64, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
+    fn free(&self, header: &Header, set: SetId, argument: &[u8]) -> Result<Message, Failure> {
+        let unique = header.unique;
         let Some(pasid) = uapi::freed(argument) else { return Ok(Message::error(unique, EINVAL)) };
-        self.controller.free(set, None, &[pasid])?;
+        self.controller.device_free(set, header.first_unique(), pasid)?;
         Ok(Message::ioctl(unique, 0, &[]))
     }
 

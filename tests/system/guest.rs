@@ -5,6 +5,7 @@ mod device;
 mod files;
 mod kernel;
 mod pci;
+mod restart;
 
 /// Whether this process runs in the virtual machine.
 pub fn is_here() -> bool {
