@@ -246,6 +246,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "DIR", hide = true)]
         root: Option<PathBuf>,
     },
+    /// The service live: cgroups and sets, what they have, want and are refused
+    Top,
     /// Measure this host with the service that runs: each figure beside its physical limit
     Bench {
         /// How many rounds; each measures every case once

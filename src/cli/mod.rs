@@ -22,6 +22,7 @@ mod policies;
 mod sets;
 mod status;
 mod table;
+mod top;
 mod values;
 
 use arguments::{Arguments, Verb};
@@ -69,6 +70,7 @@ fn run(context: &Context, verb: Verb) -> Outcome {
         Verb::Map { domain, svg } => map::map(context, domain.as_deref(), svg.as_deref()),
         Verb::Bench { answer: true, .. } => bench::answer(),
         Verb::Bench { rounds, .. } => bench::bench(context, &rounds),
+        Verb::Top => top::top(context),
         Verb::Doctor { root } => doctor::doctor(context, root),
         Verb::Events { follow } => events::events(context, follow),
         Verb::LibvirtHook { name, operation, more: _ } => libvirt_hook::hook(context, &name, &operation),

@@ -1,0 +1,170 @@
+//! `ioasidctl top` in a real terminal, as a person would type.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::daemon::IOASIDCTL;
+use common::{Actor, Cgroups, Daemon, eventually};
+use ioasid::model::{SetRequest, SetState};
+use std::process::{Command, Stdio};
+
+/// A terminal of tmux with one program in it.
+struct Terminal {
+    name: String,
+}
+
+impl Terminal {
+    /// Runs `ioasidctl top` against the service; `None` where there is no tmux.
+    fn with_top(daemon: &Daemon, name: &str) -> Option<Self> {
+        let terminal = Self { name: format!("ioasid-{name}-{}", std::process::id()) };
+        let socket = daemon.socket();
+        let program = [IOASIDCTL, "--socket", socket.to_str().unwrap(), "top"];
+        let new = ["new-session", "-d", "-x", "120", "-y", "24", "--"];
+        if Command::new("tmux").arg("-V").output().is_err() {
+            eprintln!("tmux is not installed");
+            return None;
+        }
+        terminal.tmux(&[&new[..], &program[..]].concat());
+        Some(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let mut tmux = Command::new("tmux");
+        tmux.args(["-L", &self.name, "-f", "/dev/null"]).args(arguments).env_remove("TMUX").env("LC_ALL", "C.UTF-8");
+        let output = tmux.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn type_keys(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Waits until the screen is as it shall be.
+    fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let mut screen = String::new();
+        let shown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually(what, || {
+                screen = self.tmux(&["capture-pane", "-p"]);
+                wanted(&screen).then_some(())
+            });
+        }));
+        assert!(shown.is_ok(), "{what} is not on the screen:\n{screen}");
+        screen
+    }
+
+    fn is_over(&self) -> bool {
+        self.tmux(&["list-sessions"]).is_empty()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+fn policy(cgroups: &Cgroups) -> String {
+    format!(
+        r#"
+        version = 1
+        [space]
+        bits = 12
+        quarantine = "0s"
+        [[cgroup]]
+        path = "{scratch}/full"
+        max = 8
+        [[rule]]
+        name = "tests"
+        cgroup = "{scratch}/**"
+        users = ["*"]
+        action = "allow"
+        quota = {{ default = 64, max = 64 }}
+        "#,
+        scratch = cgroups.path("")
+    )
+}
+
+/// The line of the screen with this in it.
+fn line<'a>(screen: &'a str, part: &str) -> Option<(usize, &'a str)> {
+    screen.lines().enumerate().find(|(_, line)| line.contains(part))
+}
+
+#[test]
+fn a_person_sorts_filters_and_revokes() {
+    let cgroups = Cgroups::new();
+    let (full, busy) = (cgroups.make("full"), cgroups.make("busy"));
+    let daemon = Daemon::start(&policy(&cgroups));
+    let (first, second) = (Actor::new(&cgroups, "full"), Actor::new(&cgroups, "busy"));
+    let labelled = |label: &str| SetRequest { label: label.into(), ..SetRequest::default() };
+    let sets = (first.create_set(&daemon, labelled("one")), second.create_set(&daemon, labelled("two")));
+    let mut sessions = (sets.0.session().unwrap(), sets.1.session().unwrap());
+    sessions.0.alloc_many(8, None).unwrap();
+    sessions.0.alloc().unwrap_err();
+    sessions.1.alloc_many(20, None).unwrap();
+    let Some(terminal) = Terminal::with_top(&daemon, "top") else { return };
+
+    let screen = terminal.shows("both cgroups", |s| s.contains(full.as_str()) && s.contains(busy.as_str()));
+    let at = |screen: &str, part: &str| line(screen, part).unwrap().0;
+    assert!(at(&screen, busy.as_str()) < at(&screen, full.as_str()), "the most ids first:\n{screen}");
+    let (_, row) = line(&screen, full.as_str()).unwrap();
+    assert!(row.contains("100%") && row.contains('█'), "{row}");
+    assert!(screen.contains("28 of 3072"), "{screen}");
+    // Live: another id shows without a key.
+    sessions.1.alloc().unwrap();
+    terminal.shows("another id", |s| s.contains("29 of 3072"));
+
+    terminal.type_keys(&["s"]);
+    terminal.shows("the nearest to its limit first", |s| {
+        s.contains("by use") && at(s, full.as_str()) < at(s, busy.as_str())
+    });
+    terminal.type_keys(&["?"]);
+    terminal.shows("help", |s| s.contains("Keys") && s.contains("x revoke"));
+    terminal.type_keys(&["Escape"]);
+    terminal.type_keys(&["/", "b", "u", "s", "y", "Enter"]);
+    terminal.shows("one cgroup", |s| s.contains("filter /busy") && !s.contains(full.as_str()));
+    terminal.type_keys(&["Enter"]);
+    terminal.shows("its sets", |s| s.contains("LABEL") && s.contains("two") && !s.contains(" one "));
+    terminal.type_keys(&["x"]);
+    terminal.shows("the question", |s| s.contains("Revoke set 2?"));
+    terminal.type_keys(&["n"]);
+    terminal.shows("no question", |s| !s.contains("Revoke set"));
+    assert_eq!(sessions.1.info().unwrap().state, SetState::Active, "no is no");
+    terminal.type_keys(&["x"]);
+    terminal.shows("the question again", |s| s.contains("Revoke set 2?"));
+    terminal.type_keys(&["y"]);
+    terminal.shows("the revocation", |s| s.contains("revoked"));
+    sessions.1.info().unwrap_err();
+    sessions.0.info().unwrap();
+    terminal.type_keys(&["q"]);
+    eventually("top ends", || terminal.is_over().then_some(()));
+    drop((sessions, sets, first, second));
+    daemon.finish();
+}
+
+#[test]
+fn the_screen_says_when_the_service_is_away_and_goes_on_when_it_is_back() {
+    let cgroups = Cgroups::new();
+    let mut daemon = Daemon::start(&policy(&cgroups));
+    let Some(terminal) = Terminal::with_top(&daemon, "away") else { return };
+    terminal.shows("the service", |s| s.contains("0 of 3072"));
+    assert!(daemon.terminate().success());
+    terminal.shows("the trouble", |s| s.contains("no news:"));
+    daemon.start_again(&common::Options::default());
+    terminal.shows("the service again", |s| !s.contains("no news:") && s.contains("0 of 3072"));
+    terminal.type_keys(&["C-c"]);
+    eventually("top ends", || terminal.is_over().then_some(()));
+    daemon.finish();
+}
+
+#[test]
+fn without_a_terminal_it_is_refused_and_json_gives_one_sample() {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups));
+    let refused = daemon.run_ctl(&["top"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("it takes a terminal"));
+    let sample: serde_json::Value = serde_json::from_slice(&daemon.run_ctl(&["--json", "top"]).stdout).unwrap();
+    assert_eq!(sample["status"]["domains"][0]["capacity"], 3072);
+    assert!(sample["cgroups"]["children"].is_array() && sample["sets"].is_array());
+    daemon.finish();
+}
