@@ -286,6 +286,36 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     machine.power_off();
 }
 
+/// What the README tells a newcomer to do.
+#[test]
+fn a_newcomer_writes_two_lines_hits_a_limit_and_finds_out_why() {
+    let machine = Machine::boot();
+    machine.install(&package("ioasidd_", ".deb"));
+    let policy = r#"version = 1
+rule = [{ name = "boxes", cgroup = "/box.slice/**", users = ["*"], action = "allow", quota = { default = 8 } }]
+cgroup = [{ path = "/box.slice", max = 4 }]
+"#;
+    fs::write(machine.file("/etc/ioasidd/policy.d/10-boxes.toml"), policy).unwrap();
+    machine.run("ioasidctl policy check && ioasidctl policy reload");
+    let in_box = |command: &str| {
+        machine.try_run(&format!(
+            "systemd-run --quiet --pipe --wait --collect --slice=box.slice --uid=daemon ioasidctl exec -- sh -ec '{command}'"
+        ))
+    };
+    assert_eq!(said("four ids", &in_box("ioasidctl alloc -n 4")).lines().count(), 4);
+    let refused = in_box("ioasidctl --json alloc -n 5");
+    let refusal: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!((&refusal["error"], &refusal["cgroup"]), (&"LimitExceeded".into(), &"/box.slice".into()));
+    let explained = machine.json("ioasidctl --json policy explain --user daemon --cgroup /box.slice/x.service");
+    assert_eq!((&explained["decision"], &explained["rule"]), (&"allow".into(), &"boxes".into()));
+    let limit = &explained["limits"][0];
+    assert_eq!((&limit["max"], &limit["file"]), (&4.into(), &"/etc/ioasidd/policy.d/10-boxes.toml".into()));
+    assert!(machine.run("ioasidctl events").contains("/box.slice"));
+    machine.run("dpkg --purge ioasidd");
+    machine.power_off();
+}
+
 #[test]
 fn lintian_finds_no_error() {
     let mut lintian = Command::new("lintian");
