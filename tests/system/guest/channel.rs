@@ -93,6 +93,19 @@ fn opened(path: &Path) -> File {
     }
 }
 
+/// What a call takes in seconds where nothing gets in its way: a tenth of the calls are quicker.
+fn quick(mut call: impl FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..501)
+        .map(|_| {
+            let begun = Instant::now();
+            call();
+            begun.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 10]
+}
+
 fn device(name: &str) -> (Channel, PathBuf) {
     (cuse::create(name).expect("create a device"), Path::new("/dev").join(name))
 }
@@ -109,6 +122,36 @@ fn an_ioctl_reads_and_writes_the_callers_memory() {
     assert_eq!(word, 42);
     assert_eq!(ioctl(&file, ADD_ONE, 16).unwrap_err().raw_os_error(), Some(libc::EFAULT));
     assert_eq!(ioctl(&file, 0x1234, 0).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
+}
+
+/// Prints the device's ioctls beside an echo's of the same shape; what is asserted is the order of magnitude, for this
+/// machine is an emulated one.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn an_ioctl_of_the_service_costs_what_an_echo_costs() {
+    use super::device::{Device, with_device};
+    let (channel, path) = device("echo-cost");
+    let _echo = Echo::serve(channel);
+    let file = opened(&path);
+    let daemon = crate::common::Daemon::start_with(
+        "version = 1\n[[rule]]\nname = \"all\"\ncgroup = \"/**\"\nusers = [\"*\"]\naction = \"allow\"\n",
+        &with_device(),
+    );
+    let ours = Device(File::options().read(true).write(true).open("/dev/ioasid").unwrap().into());
+    let mut word = 0u32;
+    let number = quick(|| drop(ioctl(&file, NUMBER, 0).unwrap()));
+    let memory = quick(|| drop(ioctl(&file, ADD_ONE, &raw mut word as usize).unwrap()));
+    let version = quick(|| drop(ours.version().unwrap()));
+    let info = quick(|| drop(ours.bits().unwrap()));
+    let pair = quick(|| drop(ours.free(ours.alloc_any().unwrap()).unwrap()));
+    let ratios = [version / number, info / memory, pair / 2.0 / memory];
+    println!(
+        "times an echo: GET_API_VERSION {:.2}, GET_INFO {:.2}, ALLOC and FREE {:.2}",
+        ratios[0], ratios[1], ratios[2]
+    );
+    assert!(ratios.iter().all(|ratio| *ratio < 5.0));
+    drop(ours);
+    daemon.finish();
 }
 
 /// The channel's promise: another server goes on with a copy of the descriptor, without INIT.
