@@ -168,7 +168,7 @@ fn every_method_that_does_something_is_refused_to_a_stranger() {
             assert!(!property.starts_with("property") || property.contains("access=read "), "{property}");
         }
     }
-    assert_eq!(seen, 16);
+    assert_eq!(seen, 17);
     assert_eq!((daemon.sets(), daemon.cgroup(&guest)), before);
     drop((session, held, actor));
     daemon.finish();

@@ -93,6 +93,7 @@ pub(super) unsafe fn request_of(options: *const SetOptions) -> Result<SetRequest
         domain: domain.map_or(Ok(Default::default()), |text| text.parse()).map_err(malformed("domain"))?,
         label: label.unwrap_or_default(),
         cgroup: cgroup.map(|text| text.parse()).transpose().map_err(malformed("cgroup"))?,
+        iommufd: false,
     })
 }
 

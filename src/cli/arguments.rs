@@ -66,6 +66,9 @@ pub(super) struct SetArguments {
     /// A word for people
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
+    /// An iommufd too, as descriptor 4 with the name iommufd
+    #[arg(long)]
+    pub iommufd: bool,
     #[command(flatten)]
     pub command: CommandArgument,
 }

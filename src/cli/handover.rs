@@ -48,7 +48,7 @@ pub(super) fn receive(from: &Path, peer_uid: Option<&str>, command: &CommandArgu
     if let Err(error) = listener.close() {
         mention(&format!("{} was not removed: {error}", from.display()));
     }
-    launch::replace(&taken, command)
+    launch::replace(&taken, None, command)
 }
 
 /// Takes the set FD that comes over `socket`, and says so there.

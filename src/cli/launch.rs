@@ -5,23 +5,41 @@ use super::outcome::{Failed, Outcome};
 use crate::client::{FD_NAME, FD_VARIABLE, Set};
 use crate::sys::inherited;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 
 /// The descriptor that CMD gets.
 const SET_FD: i32 = 3;
 
-/// Replaces this process with CMD, which gets the set FD under the LISTEN_FDS protocol. Comes back only where that
-/// fails.
-pub(super) fn replace(set: &Set, command: &CommandArgument) -> Outcome {
+/// The descriptor of the iommufd, where CMD gets one.
+const IOMMUFD: i32 = 4;
+/// What it is called in `LISTEN_FDNAMES`.
+const IOMMUFD_NAME: &str = "iommufd";
+/// The environment variable with its number.
+const IOMMUFD_VARIABLE: &str = "IOASID_IOMMUFD";
+
+/// Replaces this process with CMD, which gets the set FD, and the iommufd after it, under the LISTEN_FDS protocol. Comes
+/// back only where that fails.
+pub(super) fn replace(set: &Set, iommufd: Option<BorrowedFd<'_>>, command: &CommandArgument) -> Outcome {
     let mut program = program(command)?;
     program
         .env("LISTEN_FDS", "1")
         .env("LISTEN_PID", std::process::id().to_string())
         .env("LISTEN_FDNAMES", FD_NAME)
         .env(FD_VARIABLE, SET_FD.to_string());
-    inherited::leave_as(set.as_fd(), SET_FD).map_err(|error| Failed::fault("pass the set FD on", &error))?;
+    let Some(iommufd) = iommufd else {
+        program.env_remove(IOMMUFD_VARIABLE);
+        inherited::leave_as(set.as_fd(), SET_FD).map_err(|error| Failed::fault("pass the set FD on", &error))?;
+        let error = program.exec();
+        return Err(not_run(&program, &error));
+    };
+    program
+        .env("LISTEN_FDS", "2")
+        .env("LISTEN_FDNAMES", format!("{FD_NAME}:{IOMMUFD_NAME}"))
+        .env(IOMMUFD_VARIABLE, IOMMUFD.to_string());
+    inherited::leave_two_as([set.as_fd(), iommufd], [SET_FD, IOMMUFD])
+        .map_err(|error| Failed::fault("pass the set FD and the iommufd on", &error))?;
     let error = program.exec();
     Err(not_run(&program, &error))
 }

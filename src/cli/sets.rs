@@ -7,6 +7,7 @@ use super::table::{Side, Table, moment, printable, runs, span};
 use super::{launch, values};
 use crate::proto::{ListSets, SetInfo, ShowSet};
 use std::fmt::Write;
+use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The sets.
@@ -26,15 +27,19 @@ pub(super) fn show(context: &Context, set: &str) -> Outcome {
 /// Runs CMD with a new set.
 pub(super) fn exec(context: &Context, wanted: &SetArguments) -> Outcome {
     let request = values::set_request(wanted)?;
+    if wanted.iommufd {
+        let (set, iommufd, _) = context.service()?.create_set_with_iommufd(request)?;
+        return launch::replace(&set, Some(iommufd.as_fd()), &wanted.command);
+    }
     let (set, _) = context.service()?.create_set(request)?;
-    launch::replace(&set, &wanted.command)
+    launch::replace(&set, None, &wanted.command)
 }
 
 /// Runs CMD with another FD of a set.
 pub(super) fn open(context: &Context, set: &str, command: &CommandArgument) -> Outcome {
     let number = values::set(set)?;
     let (set, _) = context.service()?.open_set(number)?;
-    launch::replace(&set, command)
+    launch::replace(&set, None, command)
 }
 
 /// One set on lines of its own.

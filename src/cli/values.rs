@@ -94,6 +94,7 @@ pub(super) fn set_request(wanted: &SetArguments) -> Result<SetRequest, Failed> {
         domain: wanted.domain.as_deref().map_or(Ok(Domain::Global), |text| parse("domain", text))?,
         label: wanted.label.clone().unwrap_or_default(),
         cgroup: wanted.cgroup.as_deref().map(cgroup).transpose()?,
+        iommufd: wanted.iommufd,
     })
 }
 

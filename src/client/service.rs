@@ -96,8 +96,21 @@ impl Service {
 
     /// Makes a set.
     pub fn create_set(&mut self, request: SetRequest) -> Result<(Set, SetInfo), ClientError> {
-        let (info, fds) = self.call(&CreateSet { request }, &[])?;
+        let (info, mut fds) = self.call(&CreateSet { request }, &[])?;
+        // An iommufd that was asked for is dropped here: `create_set_with_iommufd` gives it.
+        fds.truncate(1);
         Ok((set_of(fds)?, info))
+    }
+
+    /// Makes a set and has an iommufd opened for it, whose pinned memory counts on the process that maps it.
+    ///
+    /// Refused with `Unsupported` where the host has none; then there is no set either.
+    pub fn create_set_with_iommufd(&mut self, request: SetRequest) -> Result<(Set, OwnedFd, SetInfo), ClientError> {
+        let (info, mut fds) = self.call(&CreateSet { request: SetRequest { iommufd: true, ..request } }, &[])?;
+        match (fds.len(), fds.pop()) {
+            (2, Some(iommufd)) => Ok((set_of(fds)?, iommufd, info)),
+            _ => Err(ClientError::Protocol("a set and an iommufd without their two descriptors".to_owned())),
+        }
     }
 
     /// Another FD of a set.

@@ -27,6 +27,8 @@ pub struct NewSet {
     pub service: OwnedFd,
     /// How the service knows it.
     pub end: SetEnd,
+    /// The iommufd that was asked for with it: to be sent beside the set FD, and closed here.
+    pub iommufd: Option<OwnedFd>,
 }
 
 /// What the closing of an end meant.
@@ -44,7 +46,7 @@ impl Controller {
     /// Makes a set, charged to the cgroup that the permit names.
     ///
     /// Refused with `NotFound` or `Stale` where that cgroup is not there, `TooMany` past `sets_per_cgroup`, the guard
-    /// or the service's descriptors, `NoSpace` where the range and the domain have nothing in common.
+    /// or the service's descriptors, `Unsupported` where it is to have an iommufd and there is none, `NoSpace` where the range and the domain have nothing in common.
     pub fn create_set(&self, caller: &Caller, permit: Permit) -> Result<NewSet, Failure> {
         let Permitted::Create(granted) = permit.0 else { return Err(misused("create-set").into()) };
         let (request, grant) = *granted;
@@ -58,9 +60,11 @@ impl Controller {
             Domain::Global => None,
             Domain::Pci(address) => Some((self.world.pasid_width)(address)?),
         };
+        // Before anything is made: a set without the iommufd that was asked for is not wanted.
+        let iommufd = request.iommufd.then(|| self.iommufd()).transpose()?;
         let mut state = self.lock();
         state.make_pool(grant.domain, width)?;
-        state.commit_set(caller, request, grant, &lineage)
+        Ok(NewSet { iommufd, ..state.commit_set(caller, request, grant, &lineage)? })
     }
 
     /// Another FD of the set that the permit names.
@@ -81,7 +85,7 @@ impl Controller {
         set.ends.push(end);
         let info = set.info(false);
         state.by_cookie.insert(end.name.cookie, id);
-        Ok(NewSet { info, holder, service, end })
+        Ok(NewSet { info, holder, service, end, iommufd: None })
     }
 
     /// The set whose FD was presented. `NotFound` for anything that is not a set FD of this service.
@@ -281,7 +285,7 @@ impl State {
             Happening::SetAdded { set: id, label: set.label.clone(), cgroup: set.cgroup.clone(), uid: set.owner_uid };
         self.sets.insert(id, set);
         self.events.emit(added, now_usec());
-        Ok(NewSet { info, holder, service, end })
+        Ok(NewSet { info, holder, service, end, iommufd: None })
     }
 
     /// Revokes a set and gives its ids back, but for those that are held. Changes nothing where it cannot be recorded.

@@ -17,6 +17,7 @@ mod events;
 mod figures;
 mod guard;
 mod ids;
+mod iommufd;
 mod keep;
 mod ledger;
 mod life;
@@ -36,6 +37,7 @@ pub use consent::{Answer, Consent};
 pub use counters::Counters;
 pub use events::{Notice, Observer};
 pub use figures::{CgroupFigures, Figures};
+pub use iommufd::OpenIommufd;
 pub use keep::Asked;
 #[doc(hidden)]
 pub use ledger::decode_ledger;
@@ -125,6 +127,8 @@ pub struct World {
     pub pasid_width: PasidWidth,
     /// Who has the last word on ids of the global space, where that is not this service.
     pub id_source: Option<Arc<dyn IdSource>>,
+    /// Opens an iommufd.
+    pub open_iommufd: OpenIommufd,
     /// What `bits = "auto"` comes to on this host.
     pub auto_bits: u32,
     /// What backs the ids: `userspace`, `cuse` or `kernel`.

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Where the kernel shows its devices.
 const SYSFS: &str = "/sys";
 
+/// Where iommufds are opened.
+const IOMMUFD: &str = "/dev/iommu";
+
 /// The real cgroup hierarchy.
 pub(super) struct Hierarchy(pub(super) Arc<Root>);
 
@@ -148,6 +151,7 @@ pub(super) fn world(
         policy_source: Box::new(policy_source),
         pasid_width: Box::new(pasid_width),
         id_source,
+        open_iommufd: Box::new(|| crate::sys::iommufd::open(Path::new(IOMMUFD))),
         auto_bits: auto_bits(),
         backend: backend.to_owned(),
         enforcement: Box::new(enforcement::survey),

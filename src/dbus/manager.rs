@@ -86,6 +86,20 @@ impl Manager {
         Ok(path_of(self.core.controller.identify(set_fd.as_fd())?)?)
     }
 
+    /// For who made the set: CreateSet's reply has no room for a second descriptor.
+    #[zbus(out_args("iommufd"))]
+    async fn open_iommufd(
+        &self,
+        set_fd: OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd, BusError> {
+        let call = self.core.identify(connection, &header).await?;
+        let id = self.core.controller.identify(set_fd.as_fd())?;
+        let permit = call.permit(Deed::OpenSet(id)).await?;
+        Ok(self.core.controller.open_iommufd(&permit)?.into())
+    }
+
     #[zbus(out_args("leased"))]
     async fn verify_pasid(
         &self,

@@ -25,6 +25,15 @@ impl Options {
         }
     }
 
+    /// Takes a yes or no of type `b`; left out it is no.
+    pub fn flag(&mut self, key: &str) -> Result<bool, Refusal> {
+        match self.given.remove(key).as_deref() {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(wrong_type(key, other, "a yes or no of D-Bus type b")),
+        }
+    }
+
     /// Takes a text of type `s`.
     pub fn text(&mut self, key: &str) -> Result<Option<String>, Refusal> {
         match self.given.remove(key).as_deref() {
@@ -60,7 +69,7 @@ pub(super) fn cgroup_path(field: &str, text: &str) -> Result<CgroupPath, Refusal
 
 /// What CreateSet's options ask for.
 pub(super) fn set_request(given: HashMap<String, OwnedValue>) -> Result<SetRequest, Refusal> {
-    let mut options = Options::new(given, "quota, min, max, domain, label, cgroup");
+    let mut options = Options::new(given, "quota, min, max, domain, label, cgroup, iommufd");
     let quota = options.number("quota")?;
     let (min, max) = (options.number("min")?, options.number("max")?);
     let domain = match options.text("domain")? {
@@ -69,8 +78,9 @@ pub(super) fn set_request(given: HashMap<String, OwnedValue>) -> Result<SetReque
     };
     let label = options.text("label")?.unwrap_or_default();
     let cgroup = options.cgroup("cgroup")?;
+    let iommufd = options.flag("iommufd")?;
     options.finish()?;
-    Ok(SetRequest { quota, range: range(min, max)?, domain, label, cgroup })
+    Ok(SetRequest { quota, range: range(min, max)?, domain, label, cgroup, iommufd })
 }
 
 /// The range from `min` to `max`; what is left out does not bound it.
@@ -101,11 +111,13 @@ mod tests {
             ("domain", Value::from("pci:0000:00:01.0")),
             ("label", Value::from("a guest")),
             ("cgroup", Value::from("/machine.slice")),
+            ("iommufd", Value::from(true)),
         ];
         let request = set_request(given(&options)).unwrap();
         assert_eq!(request.quota, Some(8));
         assert_eq!(request.range, PasidRange::new(5000, (1 << 20) - 1));
         assert_eq!((request.domain.to_string().as_str(), request.label.as_str()), ("pci:0000:00:01.0", "a guest"));
+        assert!(request.iommufd);
         assert_eq!(request.cgroup.unwrap().as_str(), "/machine.slice");
         assert_eq!(set_request(HashMap::new()).unwrap(), SetRequest::default());
     }

@@ -54,4 +54,7 @@ pub struct SetRequest {
     /// The cgroup to charge, where it is not the requester's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<CgroupPath>,
+    /// An iommufd beside it: refused where there is none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub iommufd: bool,
 }

@@ -40,7 +40,7 @@ calls! {
         #[serde(default)] features: Vec<String>,
     } -> Greeting;
 
-    /// Makes a set and gives its FD, which rides on the reply.
+    /// Makes a set and gives its FD, which rides on the reply; the iommufd, where one was asked for, rides after it.
     CreateSet = 16 {
         /// What the set shall be.
         #[serde(default)] request: SetRequest,
@@ -132,6 +132,10 @@ calls! {
         /// The number space.
         #[serde(default)] domain: Domain,
     } -> SpaceMap;
+
+    /// An iommufd, on the reply, for who presents a set FD and may open that set: for those whose CreateSet could not
+    /// carry it.
+    OpenIommufd = 33 {} -> Done;
 
     /// Opens a session on a set FD; one end of a fresh pair rides on it. Answered on that end, by [`Opened`].
     OpenSession = 48 {

@@ -7,8 +7,8 @@ use crate::identity::Peer;
 use crate::model::{CgroupPath, Failure, Limit, Refusal, SetId};
 use crate::proto::{
     Call, CreateSet, Done, Event, Explain, GetCgroup, GetEvents, GetMap, GetStatus, Greeting, Header, Hello,
-    Identified, IdentifySet, Kind, ListSets, OpenSet, Recharge, Reload, ResetPeak, RevokeSet, SetCgroupMax, SetInfo,
-    SetSetQuota, ShowSet, Verified, VerifyPasid, decode_request, encode,
+    Identified, IdentifySet, Kind, ListSets, OpenIommufd, OpenSet, Recharge, Reload, ResetPeak, RevokeSet,
+    SetCgroupMax, SetInfo, SetSetQuota, ShowSet, Verified, VerifyPasid, decode_request, encode,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -97,6 +97,7 @@ impl Connection<'_> {
                 let leased = controller.verify_presented(presented(&fds)?.as_fd(), call.pasid)?;
                 Ok(Verified { leased })
             }),
+            OpenIommufd::OP => reply_to::<OpenIommufd>(header, self.open_iommufd(body, &fds).await),
             ListSets::OP => answer::<ListSets>(header, body, |call| Ok(controller.sets(call.cgroup.as_ref()))),
             ShowSet::OP => reply_to::<ShowSet>(header, self.show_set(body).await.map(bare)),
             GetStatus::OP => answer::<GetStatus>(header, body, |_| Ok(controller.status())),
@@ -121,9 +122,9 @@ impl Connection<'_> {
         let call: CreateSet = decode_request(body)?;
         let caller = self.caller()?;
         let permit = self.permit(&caller, Deed::CreateSet(&call.request)).await?;
-        let made = self.edge.controller.create_set(&caller, permit)?;
-        let info = made.info.clone();
-        Ok((info, vec![self.edge.adopt(made)?]))
+        let mut made = self.edge.controller.create_set(&caller, permit)?;
+        let (info, iommufd) = (made.info.clone(), made.iommufd.take());
+        Ok((info, std::iter::once(self.edge.adopt(made)?).chain(iommufd).collect()))
     }
 
     async fn open_set(&self, body: &[u8]) -> Result<(SetInfo, Vec<OwnedFd>), Failure> {
@@ -132,6 +133,13 @@ impl Connection<'_> {
         let made = self.edge.controller.open_set(&permit)?;
         let info = made.info.clone();
         Ok((info, vec![self.edge.adopt(made)?]))
+    }
+
+    async fn open_iommufd(&self, body: &[u8], fds: &[OwnedFd]) -> Result<(Done, Vec<OwnedFd>), Failure> {
+        let _: OpenIommufd = decode_request(body)?;
+        let id = self.edge.controller.identify(presented(fds)?.as_fd())?;
+        let permit = self.permit(&self.caller()?, Deed::OpenSet(id)).await?;
+        Ok((Done {}, vec![self.edge.controller.open_iommufd(&permit)?]))
     }
 
     async fn show_set(&self, body: &[u8]) -> Result<SetInfo, Failure> {

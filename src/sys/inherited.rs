@@ -2,7 +2,7 @@
 
 use super::done;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Another descriptor of the open file that has this number, close-on-exec. The number itself stays open.
 ///
@@ -28,11 +28,30 @@ pub fn leave_as(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     done(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
+/// The same for two descriptors, which may have each other's number now.
+pub fn leave_two_as(fds: [BorrowedFd<'_>; 2], numbers: [RawFd; 2]) -> io::Result<()> {
+    // Copies that are neither of the two numbers: closing what has a number does not close the other.
+    let above = numbers.into_iter().max().unwrap_or(0).saturating_add(1);
+    for (fd, number) in
+        fds.into_iter().map(|fd| duplicate_above(fd, above)).collect::<io::Result<Vec<_>>>()?.iter().zip(numbers)
+    {
+        leave_as(fd.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Another descriptor of the open file with a number of at least `least`, close-on-exec.
+fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let copy = done(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+    // SAFETY: the call succeeded: `copy` is open and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::{seqpacket, socket_option};
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_duplicate_is_the_same_open_file() {

@@ -16,6 +16,7 @@ pub mod command;
 pub mod cuse;
 pub mod fuse;
 pub mod inherited;
+pub mod iommufd;
 pub mod listener;
 pub mod pci;
 pub mod pidfd;
