@@ -308,3 +308,55 @@ fn a_service_starts_without_a_bus_and_joins_it_when_it_comes() {
     bus.connect().wait_for(NAME);
     daemon.finish();
 }
+
+#[test]
+fn the_python_example_asks_over_the_bus_and_allocates_through_its_descriptor() {
+    let cgroups = Cgroups::new();
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, false));
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/allocate.py");
+    let run = |count: &str| {
+        let mut command = std::process::Command::new("/usr/bin/python3");
+        command.args([example, count]).env("DBUS_SYSTEM_BUS_ADDRESS", bus.address()).output().unwrap()
+    };
+    let output = run("3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(said["set"].as_str().unwrap().starts_with("/org/ioasid1/set/"), "{said}");
+    assert_eq!((said["pasids"].as_array().unwrap().len(), &said["leased"]), (3, &serde_json::json!(3)));
+    let refused = run("65");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.starts_with("org.ioasid1.Error.NotPermitted"), "{why}");
+    daemon.finish();
+}
+
+#[test]
+fn a_thousand_sets_by_twenty_callers_at_once_are_made_without_an_error() {
+    let cgroups = Cgroups::new();
+    let guest = cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let many = policy(&cgroups, false).replace("quota = ", "sets_per_cgroup = 2000\n        quota = ");
+    let daemon = bus.serve(&many);
+    let callers: Vec<_> = (0..20).map(|_| bus.connect()).collect();
+    let held: Vec<(OwnedFd, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = callers
+            .iter()
+            .map(|caller| {
+                let options = || [("cgroup", Value::from(guest.as_str()))];
+                scope.spawn(move || (0..50).map(|_| caller.create_set(&options()).unwrap()).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut paths: Vec<&String> = held.iter().map(|(_, path)| path).collect();
+    paths.sort();
+    paths.dedup();
+    assert_eq!((paths.len(), daemon.sets().len()), (1000, 1000));
+    type Managed = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>>;
+    let managed: Managed =
+        callers[0].call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
+    assert_eq!(managed.values().filter(|interfaces| interfaces.contains_key(SET)).count(), 1000);
+    drop(held);
+    eventually("all objects go", || (!callers[0].introspect("/org/ioasid1").contains("org.ioasid1.Set")).then_some(()));
+    daemon.finish();
+}
