@@ -104,6 +104,34 @@ fn the_introspection_data_in_the_tree_is_the_services() {
     daemon.finish();
 }
 
+#[test]
+fn every_member_is_in_the_manual_page_with_its_types() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let page = std::fs::read_to_string(format!("{root}/packaging/man/org.ioasid1.5")).unwrap();
+    for interface in [MANAGER, SET] {
+        let xml = std::fs::read_to_string(format!("{root}/dbus/{interface}.xml")).unwrap();
+        let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
+        let document = roxmltree::Document::parse_with_options(&xml, options).unwrap();
+        for member in document
+            .descendants()
+            .filter(|node| node.is_element() && node.parent_element().is_some_and(|p| p.has_tag_name("interface")))
+        {
+            let name = member.attribute("name").unwrap();
+            if member.has_tag_name("property") {
+                let written = format!("Va {name} Vt {}", member.attribute("type").unwrap());
+                assert!(page.contains(&written), "{interface}: {written}");
+                continue;
+            }
+            let line = page.lines().find(|line| line.split(' ').take(3).eq([".It", "Ic", name]));
+            let line = line.unwrap_or_else(|| panic!("{interface}.{name}"));
+            for arg in member.children().filter(|node| node.has_tag_name("arg")) {
+                let written = format!("{} {}", arg.attribute("type").unwrap(), arg.attribute("name").unwrap());
+                assert!(line.contains(&written), "{interface}.{name}: {written}");
+            }
+        }
+    }
+}
+
 /// A value for an argument that would do something if it were let.
 fn argument<'a>(signature: &str, cgroup: &'a str, set: &'a str, fd: BorrowedFd<'a>) -> Value<'a> {
     match signature {

@@ -169,8 +169,11 @@ impl Service {
         let accepting = tokio::spawn(Arc::clone(&edge).accept(listener));
         let on_bus = match bus_address(self.arguments.bus()) {
             Some(at) => {
+                let (edge, sockets) = (Arc::clone(&edge), Arc::clone(&edge));
+                let adopt: dbus::Adopt = Box::new(move |made| edge.adopt(made));
                 let bus =
-                    dbus::Bus::new(at, Arc::clone(&controller), Arc::clone(&self.host), edge, &self.socket_path());
+                    dbus::Bus::new(at, Arc::clone(&controller), Arc::clone(&self.host), adopt, &self.socket_path());
+                sockets.set_consent(bus.consent());
                 Some(bus.start().await)
             }
             None => None,

@@ -1,16 +1,15 @@
 //! The connection to the bus, which comes and goes; the service stays.
 
-use super::Core;
 use super::caller::Callers;
-use super::manager::Manager;
 use super::pending::Pending;
 use super::polkit::Polkit;
+use super::service::Manager;
 use super::teller::Teller;
+use super::{Adopt, Core};
 use crate::controller::{Consent, Controller};
 use crate::identity::Host;
 use crate::model::{Failure, Fault};
 use crate::proto::{BUS_NAME, BUS_PATH};
-use crate::socket::Edge;
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::path::Path;
@@ -52,23 +51,27 @@ impl std::fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// An edge before `controller`. Set FDs that are handed out are listened on by `sockets`, whose callers may be
-    /// allowed by polkit from now on. `socket_path` is where callers are sent whom the bus cannot vouch for.
+    /// An edge before `controller`. Sets that are made go through `adopt`; `socket_path` is where callers are sent whom
+    /// the bus cannot vouch for.
     pub fn new(
         address: Address,
         controller: Arc<Controller>,
         host: Arc<Host>,
-        sockets: Arc<Edge>,
+        adopt: Adopt,
         socket_path: &Path,
     ) -> Self {
         let pending = Arc::new(Pending::default());
         let noting = Arc::clone(&pending);
         controller.observe(Box::new(move |notice| noting.note(notice)));
         let polkit = Arc::new(Polkit::default());
-        sockets.set_consent(Arc::clone(&polkit) as Arc<dyn Consent>);
         let socket_path = socket_path.to_owned();
-        let core = Core { controller, host, sockets, socket_path, callers: Callers::default(), polkit };
+        let core = Core { controller, host, adopt, socket_path, callers: Callers::default(), polkit };
         Self { core: Arc::new(core), pending, address }
+    }
+
+    /// polkit, for callers of the other edges.
+    pub fn consent(&self) -> Arc<dyn Consent> {
+        Arc::clone(&self.core.polkit) as Arc<dyn Consent>
     }
 
     /// Goes on the bus and stays there until it ends, then again and again. Returns once the first try is over, whether

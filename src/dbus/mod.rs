@@ -1,6 +1,6 @@
 //! The D-Bus edge: `org.ioasid1` on the bus.
 //!
-//! Lives here: who calls ([`caller`]), the objects ([`manager`], [`set`]), what is told without being asked
+//! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]), what is told without being asked
 //! ([`teller`]), polkit ([`polkit`]), and the connection that comes and goes ([`link`]). Objects hold no state but who
 //! they are: every call and every property asks the controller. Nothing else in the service names zbus.
 //!
@@ -10,31 +10,34 @@
 mod caller;
 mod error;
 mod link;
-mod manager;
 mod options;
 mod pending;
 mod polkit;
+mod service;
 mod set;
 mod teller;
 
 pub use link::{Address, Bus};
 
-use crate::controller::Controller;
+use crate::controller::{Controller, NewSet};
 use crate::identity::Host;
 use crate::model::{Failure, Refusal, SetId};
 use crate::proto::BUS_SET_PREFIX;
-use crate::socket::Edge;
 use caller::Callers;
 use polkit::Polkit;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use zbus::zvariant::OwnedObjectPath;
+
+/// Listens on a set that was made, and gives the FD to hand out: what a set FD says is another edge's to hear.
+pub type Adopt = Box<dyn Fn(NewSet) -> Result<OwnedFd, Failure> + Send + Sync>;
 
 /// What every object needs.
 struct Core {
     controller: Arc<Controller>,
     host: Arc<Host>,
-    sockets: Arc<Edge>,
+    adopt: Adopt,
     /// Where those are sent whom the bus cannot vouch for.
     socket_path: PathBuf,
     callers: Callers,

@@ -3,8 +3,8 @@
 //! Events are told in their order. Changed properties are told together, at most every [`PAUSE`], with the values they
 //! have then: a set whose ids come and go thousands of times a second costs the bus ten messages.
 
-use super::manager::{self, Manager, number_of};
 use super::pending::{Batch, Pending};
+use super::service::{self, Manager, number_of};
 use super::set::SetObject;
 use super::{Core, path_of};
 use crate::model::{Failure, Fault, SetId};
@@ -36,7 +36,7 @@ pub(super) struct Teller {
 impl Teller {
     pub fn new(core: Arc<Core>, connection: Connection) -> Self {
         let manager = Manager::new(Arc::clone(&core));
-        let told_of_manager = manager::changing(&manager);
+        let told_of_manager = service::changing(&manager);
         Self { core, connection, manager, told: BTreeMap::new(), told_of_manager, changed: BTreeSet::new() }
     }
 
@@ -137,7 +137,7 @@ impl Teller {
                 properties_changed(&self.connection, path_of(id)?.as_str(), SET_INTERFACE, news).await?;
             }
         }
-        let news = news(&mut self.told_of_manager, manager::changing(&self.manager));
+        let news = news(&mut self.told_of_manager, service::changing(&self.manager));
         if !news.is_empty() {
             properties_changed(&self.connection, BUS_PATH, MANAGER_INTERFACE, news).await?;
         }

@@ -249,6 +249,11 @@ pub struct Greeting {
     pub features: Vec<String>,
 }
 
+/// What this service can do beyond the protocol's first version, as every edge tells it.
+pub fn features() -> Vec<String> {
+    ["sets", "sessions", "holds", "aliases", "events", "cgroups"].map(str::to_owned).to_vec()
+}
+
 /// A session is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {

@@ -14,11 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-/// What this service can do beyond the protocol's first version.
-pub(crate) fn features() -> Vec<String> {
-    ["sets", "sessions", "holds", "aliases", "events", "cgroups"].map(str::to_owned).to_vec()
-}
-
 /// Serves a connection until it ends.
 pub(super) async fn serve(edge: &Arc<Edge>, socket: OwnedFd) {
     let (peer, channel) = match Peer::of_socket(socket.as_fd(), &edge.host) {
@@ -86,7 +81,7 @@ impl Connection<'_> {
         let controller = &self.edge.controller;
         match header.op {
             Hello::OP => answer::<Hello>(header, body, |_| {
-                Ok(Greeting { version: env!("CARGO_PKG_VERSION").to_owned(), features: features() })
+                Ok(Greeting { version: env!("CARGO_PKG_VERSION").to_owned(), features: crate::proto::features() })
             }),
             CreateSet::OP => reply_to::<CreateSet>(header, self.create_set(body).await),
             OpenSet::OP => reply_to::<OpenSet>(header, self.open_set(body).await),

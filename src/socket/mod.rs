@@ -10,8 +10,6 @@ mod connection;
 mod session;
 mod set_end;
 
-pub(crate) use connection::features;
-
 use crate::controller::{Consent, Controller, NewSet, Notice, ResumedSession, SetEnd};
 use crate::identity::Host;
 use crate::proto::Event;

@@ -28,7 +28,7 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
     if opener.resumed {
         watching.id = watch_again(edge, set, opener.id, &teller).unwrap_or(0);
         // The holder sends the request under way once more: the one before may have been lost.
-        let opened = Opened { set, features: super::connection::features(), resumed: true };
+        let opened = Opened { set, features: crate::proto::features(), resumed: true };
         if !channel
             .send_now(reply_to::<OpenSession>(Header { op: OpenSession::OP, ..NOBODY }, Ok((opened, Vec::new()))))
         {

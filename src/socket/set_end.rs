@@ -81,7 +81,7 @@ fn open(edge: &Edge, end: SetEnd, offered: &OwnedFd, body: &[u8]) -> Result<(ses
         .map_err(|e| Refusal::invalid("session", e, "an end of a socket pair whose maker the kernel names"))?
         .uid;
     let id = edge.controller.open_session(end.set, uid, call.key)?;
-    let features = super::connection::features();
+    let features = crate::proto::features();
     Ok((session::Opener { id, uid, resumed: false }, Opened { set: end.set, features, resumed: false }))
 }
 

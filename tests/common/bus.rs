@@ -24,6 +24,8 @@ pub const ROOT: &str = "/org/ioasid1";
 pub const MANAGER: &str = "org.ioasid1.Manager";
 /// A set.
 pub const SET: &str = "org.ioasid1.Set";
+/// A service of a benchmark's own, that root may have on a private bus.
+pub const FLOOR: &str = "org.example.Floor";
 /// Properties.
 pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
@@ -328,6 +330,10 @@ fn configuration(directory: &Path) -> String {
     <allow receive_type="error"/>
     <allow receive_type="signal"/>
     <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <policy user="root">
+    <allow own="{FLOOR}"/>
+    <allow send_destination="{FLOOR}"/>
   </policy>
   <includedir>{directory}/system.d</includedir>
 </busconfig>

@@ -56,7 +56,7 @@ impl Manager {
         let made = self.core.controller.create_set(&call.caller, permit)?;
         let id = made.info.set;
         let path = path_of(id)?;
-        let holder = self.core.sockets.adopt(made)?;
+        let holder = (self.core.adopt)(made)?;
         // Whoever is given the path finds an object there.
         SetObject::serve(&self.core, connection, id).await?;
         Ok((holder.into(), path))
@@ -72,7 +72,7 @@ impl Manager {
         let call = self.core.identify(connection, &header).await?;
         let permit = call.permit(Deed::OpenSet(set_at(&set)?)).await?;
         let made = self.core.controller.open_set(&permit)?;
-        Ok(self.core.sockets.adopt(made)?.into())
+        Ok((self.core.adopt)(made)?.into())
     }
 
     #[zbus(out_args("set"))]
@@ -265,7 +265,7 @@ impl Manager {
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn features(&self) -> Vec<String> {
-        crate::socket::features()
+        crate::proto::features()
     }
 
     #[zbus(property)]
