@@ -1,6 +1,7 @@
 //! What the service leans on: cgroups, the bus, polkit, FUSE and CUSE, its own socket and policy.
 
 use super::{Finding, Host};
+use crate::proto::BUS_NAME;
 
 pub(super) fn findings(host: &Host) -> Vec<Finding> {
     vec![cgroups(host), bus(host), polkit(host), fuse(host), cuse(host), service(host), policy(host)]
@@ -30,7 +31,7 @@ fn bus(host: &Host) -> Finding {
     if host.exists("/run/dbus/system_bus_socket") {
         return Finding::ok("bus", "the system bus is there");
     }
-    Finding::note("bus", "there is no system bus: org.ioasid1 and polkit are out of reach")
+    Finding::note("bus", format!("there is no system bus: {BUS_NAME} and polkit are out of reach"))
         .mend("ioasid.sock serves everything without it; start ioasidd with --bus none")
 }
 
@@ -39,11 +40,12 @@ fn polkit(host: &Host) -> Finding {
     if !host.exists("/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service") {
         return Finding::note(id, "no polkit: what it would be asked only administrators may do");
     }
-    if !host.exists("/usr/share/polkit-1/actions/org.ioasid1.policy") {
-        return Finding::warning(id, "polkit does not know the actions of org.ioasid1")
-            .mend("install org.ioasid1.policy in /usr/share/polkit-1/actions");
+    let actions = format!("/usr/share/polkit-1/actions/{BUS_NAME}.policy");
+    if !host.exists(&actions) {
+        return Finding::warning(id, format!("polkit does not know the actions of {BUS_NAME}"))
+            .mend(format!("install {actions}"));
     }
-    Finding::ok(id, "polkit, with the actions of org.ioasid1")
+    Finding::ok(id, format!("polkit, with the actions of {BUS_NAME}"))
 }
 
 fn fuse(host: &Host) -> Finding {
