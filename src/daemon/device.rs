@@ -10,8 +10,8 @@ use crate::sys::cuse;
 use crate::sys::fuse::Channel;
 use crate::sys::service_manager::Notifier;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -24,8 +24,8 @@ const MODE: u32 = 0o666;
 /// What was chosen.
 #[derive(Debug)]
 pub(super) enum Backend {
-    /// No device.
-    None,
+    /// No device, and why.
+    None(&'static str),
     /// A device of ours.
     Cuse(Channel),
     /// The kernel's: ids come from there.
@@ -38,19 +38,16 @@ impl Backend {
     ///
     /// With `auto` what cannot be had is done without, said once at the level that fits; else it is a fault.
     pub(super) fn choose(kind: DeviceKind, path: &Path, user: bool, parked: Option<OwnedFd>) -> Result<Self, Fault> {
-        if kind == DeviceKind::None || (kind == DeviceKind::Auto && user) {
-            return Ok(Self::None);
-        }
-        if let Some(Ok(channel)) = parked.map(Channel::resume) {
-            return Ok(Self::Cuse(channel));
-        }
-        match kind {
-            DeviceKind::None => Ok(Self::None),
-            DeviceKind::Cuse => make(path).map(Self::Cuse),
-            DeviceKind::Kernel => KernelIds::open(path).map(|ids| Self::Kernel(Arc::new(ids))),
-            DeviceKind::Auto => Ok(Self::best(path).unwrap_or_else(|fault| {
+        let parked = parked.map(Channel::resume).and_then(Result::ok);
+        match (kind, parked) {
+            (DeviceKind::None, _) => Ok(Self::None("the service was started with --device none")),
+            (DeviceKind::Auto, _) if user => Ok(Self::None("a service with --user makes none")),
+            (DeviceKind::Kernel, _) => KernelIds::open(path).map(|ids| Self::Kernel(Arc::new(ids))),
+            (DeviceKind::Cuse | DeviceKind::Auto, Some(channel)) => Ok(Self::Cuse(channel)),
+            (DeviceKind::Cuse, None) => make(path).map(Self::Cuse),
+            (DeviceKind::Auto, None) => Ok(Self::best(path).unwrap_or_else(|fault| {
                 tracing::warn!("no device: {fault}");
-                Self::None
+                Self::None("it could not be made, the log says why")
             })),
         }
     }
@@ -60,23 +57,62 @@ impl Backend {
         if is_device(path) && !cuse::serves(path) {
             return KernelIds::open(path).map(|ids| Self::Kernel(Arc::new(ids)));
         }
-        if cuse::is_offered() { make(path).map(Self::Cuse) } else { Ok(Self::None) }
+        if cuse::is_offered() { make(path).map(Self::Cuse) } else { Ok(Self::None("this kernel offers no CUSE")) }
+    }
+
+    /// Whether ids can be had from the node at `path` past this service, for `status`: asked anew each time.
+    pub(super) fn standing(&self, path: &Path) -> Standing {
+        let path = path.to_owned();
+        match self {
+            Self::None(why) => Standing::Absent { path, why },
+            Self::Cuse(_) => Standing::Ours { path },
+            Self::Kernel(_) => Standing::Kernels { path },
+        }
     }
 
     /// Who has the last word on ids.
     pub(super) fn id_source(&self) -> Option<Arc<dyn IdSource>> {
         match self {
             Self::Kernel(ids) => Some(Arc::<KernelIds>::clone(ids)),
-            Self::None | Self::Cuse(_) => None,
+            Self::None(_) | Self::Cuse(_) => None,
         }
     }
 
     /// What `status` calls it.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::None => "userspace",
+            Self::None(_) => "userspace",
             Self::Cuse(_) => "cuse",
             Self::Kernel(_) => "kernel",
+        }
+    }
+}
+
+/// Who answers those who open the device.
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    /// Nobody, unless something else makes the node.
+    Absent { path: PathBuf, why: &'static str },
+    /// This service.
+    Ours { path: PathBuf },
+    /// The kernel.
+    Kernels { path: PathBuf },
+}
+
+impl Standing {
+    /// The state and the reason, as `status` shows them.
+    pub(super) fn look(&self) -> (&'static str, String) {
+        match self {
+            Self::Absent { path, why } if is_device(path) => {
+                ("open", format!("{} is served by others: {why}", path.display()))
+            }
+            Self::Absent { path, why } => ("enforced", format!("there is no {}: {why}", path.display())),
+            Self::Ours { path } => ("enforced", format!("this service answers at {}, by CUSE", path.display())),
+            Self::Kernels { path } => {
+                let others = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
+                let state = if others { "open" } else { "observed" };
+                (state, format!("the kernel answers at {}: who opens it takes ids past every quota", path.display()))
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The world that the controller is handed: the cgroup hierarchy, the policy's files, the devices.
 
+use super::device::Backend;
 use super::enforcement;
-use crate::controller::{Cgroups, IdSource, PolicySource, World};
+use crate::controller::{Cgroups, PolicySource, World};
 use crate::identity::Host;
 use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
 use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
@@ -140,21 +141,17 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// The world of this host.
-pub(super) fn world(
-    host: &Host,
-    policy_source: PolicyFiles,
-    backend: &str,
-    id_source: Option<Arc<dyn IdSource>>,
-) -> World {
+pub(super) fn world(host: &Host, policy_source: PolicyFiles, backend: &Backend, device_path: &Path) -> World {
+    let device = backend.standing(device_path);
     World {
         cgroups: Box::new(Hierarchy(Arc::clone(&host.cgroups))),
         policy_source: Box::new(policy_source),
         pasid_width: Box::new(pasid_width),
-        id_source,
         open_iommufd: Box::new(|| crate::sys::iommufd::open(Path::new(IOMMUFD))),
+        id_source: backend.id_source(),
         auto_bits: auto_bits(),
-        backend: backend.to_owned(),
-        enforcement: Box::new(enforcement::survey),
+        backend: backend.name().to_owned(),
+        enforcement: Box::new(move || enforcement::survey(&device)),
     }
 }
 

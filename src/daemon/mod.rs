@@ -93,7 +93,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
     let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
     let channel = device.map(|found| found.fd.try_clone()).transpose()?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
-    let world = host::world(&host, policy_files, backend.name(), backend.id_source());
+    let world = host::world(&host, policy_files, &backend, &arguments.device_path);
     if user.is_none() {
         process::limit_capabilities(process::SERVICE_CAPABILITIES)?;
         process::forbid_new_privileges()?;

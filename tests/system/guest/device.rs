@@ -106,7 +106,8 @@ fn a_program_of_the_rfc_runs_unchanged() {
     let cgroups = Cgroups::new();
     let guest = cgroups.make("guest");
     let daemon = start(&cgroups);
-    assert_eq!(daemon.status().backend, "cuse");
+    let status = daemon.status();
+    assert_eq!((status.backend.as_str(), status.enforcement["ioasid"]["state"].as_str()), ("cuse", Some("enforced")));
     let actor = Actor::new(&cgroups, "guest");
     let device = open(&actor).unwrap();
     assert_eq!((device.version(), device.bits()), (Ok(0), Ok(12)));

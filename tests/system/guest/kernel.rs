@@ -47,7 +47,9 @@ fn ids_come_from_the_kernels_device_and_go_back_there() {
         eventually_equal("ids taken from the kernel", &expected, || kernel.sets().iter().map(|set| set.leased).sum());
     };
     let daemon = Daemon::start_with(OURS, &on_kernel());
-    assert_eq!(daemon.status().backend, "kernel");
+    let status = daemon.status();
+    assert_eq!(status.backend, "kernel");
+    assert_eq!(status.enforcement["ioasid"]["state"], "open", "its node is for everybody: {}", status.enforcement);
     assert_eq!(daemon.status().domains[0].bits, 11, "the kernel's width");
     assert_eq!(kernel.sets().len(), 1, "the device is opened once");
     let mut service = daemon.service();

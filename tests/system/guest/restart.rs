@@ -123,7 +123,7 @@ fn requests_in_flight_are_done_once() {
 #[ignore = "runs in the virtual machine"]
 fn kills_at_any_moment_leave_no_set() {
     let (cgroups, guest, daemon, actor) = start();
-    let _inside = Inside::join(&cgroups, "guest");
+    let inside = Inside::join(&cgroups, "guest");
     let path = Path::new("/dev/ioasid");
     let stop = std::sync::atomic::AtomicBool::new(false);
     let turns = std::thread::scope(|scope| {
@@ -148,6 +148,8 @@ fn kills_at_any_moment_leave_no_set() {
     assert!(turns > 0);
     assert_eq!(daemon.sets(), [], "after {turns} turns");
     assert_eq!(daemon.current(&guest), 0);
+    // Before its cgroup goes, and all in it.
+    drop(inside);
     drop(actor);
     daemon.finish();
     drop(cgroups);
