@@ -200,9 +200,10 @@ impl Session {
 
     /// Takes a reference on an id. It is this session's and ends with it.
     pub fn hold(&mut self, pasid: Pasid) -> Result<(), ClientError> {
-        // Counted before: a restart in the middle of the call must not lose it unnoticed.
+        // Counted after: what a restart in the middle of the call lost, the repeated request takes again.
+        self.call(&Hold { pasid: pasid.get() })?;
         self.kept += 1;
-        self.call(&Hold { pasid: pasid.get() }).map(drop).inspect_err(|_| self.kept = self.kept.saturating_sub(1))
+        Ok(())
     }
 
     /// Puts one reference that this session took.

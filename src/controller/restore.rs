@@ -109,6 +109,20 @@ impl Controller {
         Ok(Restored { controller, ends, sessions, others })
     }
 
+    /// Goes on with ids that were on their way back: their phases begin anew where somebody still watches, else they go
+    /// back at once. To be called when the sessions of [`Restored`] are served again.
+    pub fn go_on(&self) {
+        let mut state = self.lock();
+        let ids: Vec<SetId> = state.sets.keys().copied().collect();
+        for id in ids {
+            let Some(set) = state.sets.get(&id) else { continue };
+            let waiting =
+                set.pending.iter().copied().filter(|pasid| set.holders(*pasid, None) == 0).collect::<Vec<_>>();
+            state.release(id, &waiting, 0);
+            state.bury_if_over(id);
+        }
+    }
+
     /// Ends every set: the process ends, and nobody keeps their descriptors.
     pub fn abandon(&self) {
         let mut state = self.lock();
@@ -144,10 +158,6 @@ impl Controller {
                 "its descriptor was not kept".clone_into(&mut set.reason);
             }
             let (surrendered, draining) = (set.surrendered, set.state == SetState::Draining);
-            let waiting: Vec<Pasid> =
-                set.pending.iter().copied().filter(|pasid| set.holders(*pasid, None) == 0).collect();
-            // Their phases begin anew where somebody still watches, else they go back at once.
-            state.release(id, &waiting, 0);
             if !held && !draining {
                 state.last_close(id);
             } else if draining {

@@ -160,6 +160,7 @@ impl Service {
         for session in sessions {
             edge.resume_session(session)?;
         }
+        controller.go_on();
         let manager = self.manager.is_connected().then_some(&self.manager);
         let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&self.host), manager)?;
         let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));

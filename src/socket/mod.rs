@@ -81,7 +81,8 @@ impl Edge {
         let channel = Channel::new(end).inspect_err(|_| self.controller.close_session(set, session))?;
         let edge = Arc::clone(self);
         let opener = session::Opener { id: session, uid, resumed: true };
-        tokio::spawn(async move { session::serve(&edge, channel, set, opener).await });
+        let told = session::Told::again(self, set, session);
+        tokio::spawn(async move { session::serve(&edge, channel, set, opener, told).await });
         Ok(())
     }
 

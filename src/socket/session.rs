@@ -20,13 +20,36 @@ pub(super) struct Opener {
     pub(super) resumed: bool,
 }
 
+/// What a session is told of its set.
+#[derive(Debug)]
+pub(super) struct Told {
+    teller: mpsc::UnboundedSender<WatchEvent>,
+    events: mpsc::UnboundedReceiver<WatchEvent>,
+    /// Under which request the holder watches; events go out under its id.
+    watching: Header,
+}
+
+impl Told {
+    /// Nothing yet.
+    pub(super) fn nothing() -> Self {
+        let (teller, events) = mpsc::unbounded_channel();
+        Self { teller, events, watching: Header { op: Watch::OP, ..NOBODY } }
+    }
+
+    /// What it watched before a restart.
+    pub(super) fn again(edge: &Edge, set: SetId, session: SessionId) -> Self {
+        let mut told = Self::nothing();
+        let teller = told.teller.clone();
+        let request = edge.controller.watch_again(set, session, Box::new(move |event| drop(teller.send(event))));
+        told.watching.id = request.unwrap_or(0);
+        told
+    }
+}
+
 /// Serves the session until its holder ends it.
-pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Opener) {
-    let (teller, mut events) = mpsc::unbounded_channel();
-    // Under which request the holder watches; events go out under its id.
-    let mut watching = NOBODY;
+pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Opener, told: Told) {
+    let Told { teller, mut events, mut watching } = told;
     if opener.resumed {
-        watching.id = watch_again(edge, set, opener.id, &teller).unwrap_or(0);
         // The holder sends the request under way once more: the one before may have been lost.
         let opened = Opened { set, features: crate::proto::features(), resumed: true };
         if !channel
@@ -72,12 +95,6 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
 
 fn asked(opener: Opener, header: Header, channel: &Channel) -> Asked<'_> {
     Asked { session: opener.id, request: header.id, end: channel.end() }
-}
-
-/// Goes on with what the session watched before a restart; gives the number of the request that asked for it.
-fn watch_again(edge: &Edge, set: SetId, session: SessionId, teller: &mpsc::UnboundedSender<WatchEvent>) -> Option<u64> {
-    let teller = teller.clone();
-    edge.controller.watch_again(set, session, Box::new(move |event| drop(teller.send(event))))
 }
 
 fn watch(

@@ -67,7 +67,7 @@ fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut 
             let header = Header { kind: Kind::Request, ..header };
             channel.send_now(reply_to::<OpenSession>(header, Ok((opened, Vec::new()))));
             let edge = Arc::clone(edge);
-            tokio::spawn(async move { session::serve(&edge, channel, end.set, id).await });
+            tokio::spawn(async move { session::serve(&edge, channel, end.set, id, session::Told::nothing()).await });
         }
         Err(failure) => {
             channel.send_now(failed(Header { op: OpenSession::OP, ..NOBODY }, failure));

@@ -257,3 +257,45 @@ fn spawn(directory: &Path, options: &Options) -> Child {
         .stderr(log);
     command.spawn().unwrap()
 }
+
+/// A service under `--supervise`, whose process is killed and comes back.
+impl Daemon {
+    /// Starts one and waits until it answers.
+    pub fn start_supervised(policy: &str) -> Self {
+        let mut daemon = Self::start_with(policy, &supervised());
+        // The parent says that its child was killed.
+        daemon.may_warn();
+        daemon
+    }
+
+    /// The process that serves now; `None` in the moment between two.
+    pub fn served_by(&self) -> Option<u32> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Kills the process that serves, with -9, and waits until its successor is there. Gives that one's pid.
+    pub fn kill_service(&self) -> u32 {
+        let before = eventually("somebody serves", || self.served_by());
+        let status = Command::new("kill").args(["-KILL", &before.to_string()]).status().unwrap();
+        assert!(status.success());
+        self.succeeded(before)
+    }
+
+    /// Replaces the process that serves by a fresh one, as an upgrade does.
+    pub fn replace_service(&self) -> u32 {
+        let before = eventually("somebody serves", || self.served_by());
+        self.signal("USR2");
+        self.succeeded(before)
+    }
+
+    fn succeeded(&self, before: u32) -> u32 {
+        eventually("another process serves", || self.served_by().filter(|pid| *pid != before))
+    }
+}
+
+/// How [`Daemon::start_supervised`] starts it.
+pub fn supervised() -> Options {
+    let arguments = ["--supervise", "--bus", "none", "--device", "none", "--cgroup-fs", "none"].map(str::to_owned);
+    Options { arguments: Some(arguments.to_vec()), ..Options::default() }
+}

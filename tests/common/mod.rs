@@ -15,7 +15,7 @@ pub mod wire;
 
 pub use actor::{Actor, Order};
 pub use cgroups::Cgroups;
-pub use daemon::{Daemon, Options, Snapshot};
+pub use daemon::{Daemon, Options, Snapshot, supervised};
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,255 @@
+//! Restart: kill -9 of the service loses nothing, and its clients do not notice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in what the tests share
+
+mod common;
+
+use common::{Cgroups, Daemon, eventually, policy};
+use ioasid::client::Set;
+use ioasid::model::{CgroupPath, Limit, Pasid, Refusal, SetRequest};
+use ioasid::proto::{Phase, SetCgroupMax, WatchKind};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// A set of this process, charged to a scratch cgroup.
+fn set_in(daemon: &Daemon, cgroup: &CgroupPath) -> Set {
+    let request = SetRequest { cgroup: Some(cgroup.clone()), quota: Some(64), ..SetRequest::default() };
+    daemon.service().create_set(request).unwrap().0
+}
+
+/// The tests' policy, and a rule by which this process, wherever it is, charges scratch cgroups.
+fn behalf(cgroups: &Cgroups, space: &str, rest: &str) -> String {
+    let scratch = cgroups.path("");
+    let rule = format!(
+        "[[rule]]\nname = \"behalf\"\ncgroup = \"/**\"\nusers = [\"root\"]\naction = \"allow\"\n\
+         quota = {{ default = 8, max = 256 }}\nsets_per_cgroup = 64\non_behalf_of = [\"{scratch}/**\"]\n"
+    );
+    policy(cgroups, space, &format!("{rule}{rest}"))
+}
+
+#[test]
+fn ids_counters_aliases_and_limits_are_as_they_were() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "quarantine = \"1h\"", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    let ids = session.alloc_many(5, None).unwrap();
+    session.alias_add(ids[0], 70).unwrap();
+    session.alias_add(ids[1], 71).unwrap();
+    session.alias_del(71).unwrap();
+    session.free(&ids[4..]).unwrap();
+    session.set_quota(20).unwrap();
+    let max = SetCgroupMax { cgroup: a.to_string(), max: "6".into(), persist: false };
+    daemon.connect().ask(&max).unwrap();
+    let full = session.alloc_many(3, None).unwrap_err();
+    assert!(matches!(full.refusal(), Some(Refusal::LimitExceeded { .. })));
+    let (info, cgroup, status) = (session.info().unwrap(), daemon.cgroup(&a), daemon.status());
+    for _ in 0..3 {
+        daemon.kill_service();
+        assert_eq!(session.info().unwrap(), info);
+        assert_eq!(daemon.cgroup(&a), cgroup);
+        assert_eq!(daemon.status().domains, status.domains);
+        assert_eq!((session.alias_find(70).unwrap(), cgroup.max), (ids[0], Limit::Count(6)));
+        let gone = session.alias_find(71).unwrap_err();
+        assert!(matches!(gone.refusal(), Some(Refusal::NotFound { .. })));
+    }
+    assert_eq!((cgroup.current, cgroup.peak, cgroup.events.max), (4, 5, 1));
+    // The freed one still rests, and the limit still holds.
+    let more = session.alloc_many(2, None).unwrap();
+    assert!(!more.contains(&ids[4]) && more.iter().all(|id| !ids.contains(id)));
+    assert!(session.alloc().is_err());
+    drop((session, set));
+    daemon.finish();
+}
+
+#[test]
+fn a_set_whose_holder_closes_while_nobody_serves_is_gone() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let (set, kept) = (set_in(&daemon, &a), set_in(&daemon, &a));
+    set.session().unwrap().alloc_many(3, None).unwrap();
+    kept.session().unwrap().alloc().unwrap();
+    let served = daemon.served_by().unwrap().to_string();
+    // Stopped it answers nobody, and killed it never will.
+    assert!(std::process::Command::new("kill").args(["-STOP", &served]).status().unwrap().success());
+    drop(set);
+    daemon.kill_service();
+    assert_eq!((daemon.sets().len(), daemon.current(&a)), (1, 1));
+    drop(kept);
+    daemon.finish();
+}
+
+#[test]
+fn references_stay_with_their_session_and_go_with_it() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let (mut one, mut other) = (set.session().unwrap(), set.session().unwrap());
+    let id = one.alloc().unwrap();
+    other.hold(id).unwrap();
+    daemon.kill_service();
+    assert_eq!(one.free(&[id]).unwrap().pending, [id]);
+    daemon.kill_service();
+    let busy = one.hold(id).unwrap_err();
+    assert_eq!(busy.refusal(), Some(&Refusal::Busy { pasid: id, holders: 1 }));
+    assert!(matches!(one.put(id).unwrap_err().refusal(), Some(Refusal::NotFound { .. })), "another's reference");
+    assert_eq!(daemon.current(&a), 1);
+    other.put(id).unwrap();
+    assert_eq!(daemon.current(&a), 0);
+    // A session that ends while nobody serves puts its references.
+    let id = one.alloc().unwrap();
+    other.hold(id).unwrap();
+    one.free(&[id]).unwrap();
+    let served = daemon.served_by().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-STOP", &served]).status().unwrap().success());
+    drop(other);
+    daemon.kill_service();
+    eventually("the last reference goes", || (daemon.current(&a) == 0).then_some(()));
+    drop((one, set));
+    daemon.finish();
+}
+
+#[test]
+fn a_mapped_set_goes_on_while_nobody_serves_and_after() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "quarantine = \"0s\"", ""));
+    let set = set_in(&daemon, &a);
+    let mapped = set.map().unwrap();
+    let first = mapped.alloc().unwrap();
+    let served = daemon.served_by().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-STOP", &served]).status().unwrap().success());
+    let second = mapped.alloc().unwrap();
+    daemon.kill_service();
+    let mut session = set.session().unwrap();
+    let used = session.info().unwrap().pasids.unwrap();
+    let mut both = vec![first, second];
+    both.sort_unstable();
+    assert_eq!(used, both);
+    assert!(session.trim().unwrap() > 0, "what was leased ahead is known");
+    assert_eq!(daemon.current(&a), 2);
+    mapped.free(first).unwrap();
+    let mut ids: Vec<Pasid> = (0..30).map(|_| mapped.alloc().unwrap()).collect();
+    ids.push(second);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 31);
+    drop((session, mapped, set));
+    daemon.finish();
+}
+
+#[test]
+fn a_watch_goes_on_and_is_asked_before_an_id_goes() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let (mut one, mut watcher) = (set.session().unwrap(), set.session().unwrap());
+    let id = one.alloc().unwrap();
+    watcher.watch(&[WatchKind::Free], Phase::Device, Duration::from_secs(10)).unwrap();
+    daemon.kill_service();
+    assert_eq!(one.free(&[id]).unwrap().pending, [id]);
+    let event = watcher.next_event(Some(common::deadline())).unwrap().unwrap();
+    assert_eq!((event.event, event.pasids.as_slice()), (WatchKind::Free, &[id][..]));
+    // Killed while it waits: the phase begins anew.
+    daemon.kill_service();
+    let again = watcher.next_event(Some(common::deadline())).unwrap().unwrap();
+    assert_eq!(again.pasids, [id]);
+    assert_eq!(daemon.current(&a), 1);
+    watcher.ack(&again).unwrap();
+    eventually("the id returns", || (daemon.current(&a) == 0).then_some(()));
+    drop((one, watcher, set));
+    daemon.finish();
+}
+
+#[test]
+fn revoked_sets_stay_revoked_and_new_sets_get_new_numbers() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    session.alloc_many(2, None).unwrap();
+    let number = session.set();
+    let revoke = ioasid::proto::RevokeSet { set: number.0, reason: "test".into() };
+    daemon.connect().ask(&revoke).unwrap();
+    daemon.kill_service();
+    let revoked = Refusal::Revoked { set: number, reason: "test".into() };
+    assert_eq!(set.session().unwrap_err().refusal(), Some(&revoked));
+    assert_eq!(daemon.current(&a), 0);
+    let another = set_in(&daemon, &a);
+    assert!(another.session().unwrap().set() > number);
+    drop((session, set, another));
+    daemon.finish();
+}
+
+#[test]
+fn a_passed_on_fd_and_a_second_fd_outlive_it_too() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let number = set.session().unwrap().set();
+    let (second, _) = daemon.service().open_set(number.0).unwrap();
+    let copy = Set::from_fd(set.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    drop(set);
+    daemon.kill_service();
+    assert_eq!(daemon.service().identify(&copy).unwrap().set, number);
+    drop(copy);
+    daemon.kill_service();
+    assert_eq!(second.session().unwrap().set(), number);
+    drop(second);
+    daemon.finish();
+}
+
+#[test]
+fn a_cgroup_that_goes_meanwhile_is_dying_after() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    let id = session.alloc().unwrap();
+    let served = daemon.served_by().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-STOP", &served]).status().unwrap().success());
+    cgroups.remove("a");
+    daemon.kill_service();
+    assert!(matches!(session.alloc().unwrap_err().refusal(), Some(Refusal::Stale { .. })));
+    assert!(daemon.cgroup(&a).dying);
+    cgroups.make("a");
+    assert_eq!(daemon.cgroup(&a).current, 0, "one made again is a new one");
+    session.free(&[id]).unwrap();
+    drop((session, set));
+    daemon.finish();
+}
+
+#[test]
+fn an_upgrade_under_load_refuses_nothing() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "quarantine = \"0s\"", ""));
+    let set = set_in(&daemon, &a);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut rounds, mut session) = (0, set.session().unwrap());
+            // ORDERING: Relaxed: one round more is no matter.
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let ids = session.alloc_many(2, None).unwrap();
+                session.free(&ids).unwrap();
+                drop(set_in(&daemon, &a));
+                rounds += 1;
+            }
+            rounds
+        });
+        (0..5).for_each(|_| drop(daemon.replace_service()));
+        // ORDERING: as above.
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(load.join().unwrap() > 0);
+    });
+    assert_eq!(daemon.current(&a), 0);
+    drop(set);
+    daemon.finish();
+}
