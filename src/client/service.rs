@@ -51,12 +51,15 @@ impl Service {
     ///
     /// Where the service goes away in between, it is repeated over a new connection.
     pub fn call<C: Call>(&mut self, call: &C, fds: &[BorrowedFd<'_>]) -> Result<(C::Reply, Vec<OwnedFd>), ClientError> {
-        let message = match self.exchange(call, fds) {
-            Err(Broken::Gone(_)) => {
-                self.connect_again()?;
-                self.exchange(call, fds)?
+        let mut give_up = None;
+        let message = loop {
+            match self.exchange(call, fds) {
+                Err(Broken::Gone(_)) => {
+                    let give_up = *give_up.get_or_insert_with(|| Instant::now() + self.patience);
+                    self.connect_again(give_up)?;
+                }
+                other => break other?,
             }
-            other => other?,
         };
         match message.error() {
             Some(error) => Err(error),
@@ -77,8 +80,7 @@ impl Service {
         }
     }
 
-    fn connect_again(&mut self) -> Result<(), ClientError> {
-        let deadline = Instant::now() + self.patience;
+    fn connect_again(&mut self, deadline: Instant) -> Result<(), ClientError> {
         loop {
             match shake_hands(&self.path, deadline) {
                 Ok((connection, greeting)) => {

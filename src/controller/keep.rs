@@ -262,11 +262,8 @@ impl State {
         if session.key == 0 || self.keep.is_none() {
             return;
         }
-        if session.parked
-            && let Some(keep) = &mut self.keep
-        {
-            // At once: a copy with the manager would hide the end from the holder.
-            keep.parking.take_out(Parked::Session(id, session.key));
+        if session.parked {
+            self.end_parked(Parked::Session(id, session.key));
         }
         if session.recorded || session.parked {
             for pasid in session.holds.keys() {

@@ -297,6 +297,8 @@ impl Sorted {
 struct Matched {
     ends: Vec<(OwnedFd, SetEnd)>,
     sessions: Vec<ResumedSession>,
+    /// Sessions, by set and key, that came back and that their holders had ended meanwhile.
+    over: BTreeSet<(SetId, u64)>,
     /// The channel of the device came back, and with it the files that are open on it.
     device: bool,
 }
@@ -494,7 +496,7 @@ impl State {
         for (id, fd) in regions {
             self.restore_region(id, fd, losses);
         }
-        self.forget_lost_sessions(contents, losses);
+        self.forget_lost_sessions(contents, &matched.over, losses);
         (matched, others)
     }
 
@@ -513,7 +515,10 @@ impl State {
     fn match_session(&mut self, id: SetId, key: u64, fd: OwnedFd, contents: &Sorted, matched: &mut Matched) -> bool {
         let record = contents.sessions.get(&(id, key));
         let over = readiness::now(fd.as_fd()).map_or(true, |ready| ready.hung_up);
-        let (Some(record), false) = (record, over) else { return false };
+        let (Some(record), false) = (record, over) else {
+            matched.over.insert((id, key));
+            return false;
+        };
         let of_session = contents.holds.iter().filter(|(set, of, _)| (*set, *of) == (id, key));
         let holds = of_session.filter(|(_, _, on)| self.is_of_lease(id, on)).map(|(_, _, on)| (on.pasid, on.count));
         let session = Session {
@@ -535,7 +540,7 @@ impl State {
     }
 
     /// Sessions that did not come back: their references go; what they had done last is remembered for a while.
-    fn forget_lost_sessions(&mut self, contents: &Sorted, losses: &mut Losses) {
+    fn forget_lost_sessions(&mut self, contents: &Sorted, over: &BTreeSet<(SetId, u64)>, losses: &mut Losses) {
         let now = clock::monotonic_usec() / 1_000_000;
         let is_back = |state: &Self, id: &SetId, key: &u64| {
             state.sets.get(id).is_some_and(|set| set.sessions.values().any(|session| session.key == *key))
@@ -549,7 +554,8 @@ impl State {
             if is_back(self, id, key) {
                 continue;
             }
-            losses.sessions += usize::from(contents.holds.iter().any(|(set, of, _)| (set, of) == (id, key)));
+            let held = contents.holds.iter().any(|(set, of, _)| (set, of) == (id, key));
+            losses.sessions += usize::from(held && !over.contains(&(*id, *key)));
             if self.sets.contains_key(id) && record.at + REMEMBERED > now {
                 self.done_before.insert((*id, *key), record.done);
             } else {

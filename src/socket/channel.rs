@@ -64,6 +64,12 @@ impl Channel {
         self.0.as_fd()
     }
 
+    /// Ends it for the peer, too: a copy may be with the service manager.
+    pub(super) fn end_both(&self) {
+        // Where it fails it is over already.
+        let _ = seqpacket::shut_down(self.0.as_fd());
+    }
+
     /// The next thing that comes in. Cancel safe.
     pub(super) async fn receive(&self) -> Incoming {
         receive(&self.0).await

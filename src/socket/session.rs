@@ -55,6 +55,7 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
         if !channel
             .send_now(reply_to::<OpenSession>(Header { op: OpenSession::OP, ..NOBODY }, Ok((opened, Vec::new()))))
         {
+            channel.end_both();
             edge.controller.close_session(set, opener.id);
             return;
         }
@@ -90,6 +91,7 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
             break;
         }
     }
+    channel.end_both();
     edge.controller.close_session(set, opener.id);
 }
 

@@ -55,6 +55,12 @@ pub fn wait_in_kernel(socket: BorrowedFd<'_>) -> io::Result<()> {
     done(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }).map(drop)
 }
 
+/// Ends the connection for both sides, whoever has copies of this end.
+pub fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    done(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) }).map(drop)
+}
+
 /// Sends one message. Never blocks: `WouldBlock` when the queue is full. EPIPE without a signal when nobody reads.
 ///
 /// An empty message is refused (EINVAL): the receiver could not tell it from the end.
