@@ -277,6 +277,8 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
         (machine.json("ioasidctl --json sets") == Value::Array(Vec::new())).then_some(())
     });
 
+    assert_eq!(machine.service("NRestarts"), "1", "it was killed once and did not end by itself");
+
     machine.run("rm /run/ids /run/more && dpkg --remove ioasidd");
     assert!(!machine.try_run("systemctl is-active ioasidd.service ioasidd.socket").status.success());
     assert!(machine.file("/etc/ioasidd/policy.toml").exists(), "configuration stays until the purge");

@@ -134,3 +134,17 @@ fn the_program_of_the_librarys_page_compiles() {
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn pages_of_ours_that_are_referred_to_exist() {
+    for from in pages() {
+        let text = fs::read_to_string(&from).unwrap();
+        for line in lines_of(&text, ".Xr") {
+            let mut words = line.split_whitespace();
+            let (name, section) = (words.next().unwrap(), words.next().unwrap());
+            let ours = name.contains("ioasid");
+            let page = Path::new(PAGES).join(format!("{name}.{section}"));
+            assert!(!ours || page.exists(), "{} refers to {name}({section})", from.display());
+        }
+    }
+}
