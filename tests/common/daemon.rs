@@ -211,6 +211,8 @@ impl Drop for Daemon {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What it unmounts itself when it ends in order.
+        let _ = ioasid::sys::fuse::unmount(&self.runtime_dir().join("cgroup"));
     }
 }
 
