@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::outcome::Outcome;
-use super::table::{Side, Table, printable};
+use super::table::{Side, Table, bar, printable};
 use super::values;
 use crate::model::Limit;
 use crate::proto::{CgroupInfo, GetCgroup};
@@ -45,6 +45,7 @@ fn render(top: &CgroupInfo) -> String {
         ("MAX", right),
         ("EFFECTIVE", right),
         ("CURRENT", right),
+        ("USE", Side::Left),
         ("PEAK", right),
         ("EVENTS", right),
         ("LOCAL", right),
@@ -64,6 +65,7 @@ fn add(table: &mut Table, node: &CgroupInfo, name: &str, branch: &str, trunk: &s
         limit(&node.max),
         limit(&node.effective_max),
         node.current.to_string(),
+        used(node),
         node.peak.to_string(),
         node.events.max.to_string(),
         node.events_local.max.to_string(),
@@ -73,6 +75,21 @@ fn add(table: &mut Table, node: &CgroupInfo, name: &str, branch: &str, trunk: &s
         let (turn, down) = if n + 1 == node.children.len() { ("└─", "  ") } else { ("├─", "│ ") };
         let name = child.path.name().unwrap_or("/");
         add(table, child, name, &format!("{trunk}{turn}"), &format!("{trunk}{down}"));
+    }
+}
+
+/// How much of what it may have it has, as a bar; at the root of what there is.
+fn used(node: &CgroupInfo) -> String {
+    let most = match node.effective_max {
+        _ if node.path.is_root() => node.capacity,
+        Limit::Count(count) => Some(count),
+        Limit::Max => None,
+    };
+    match most {
+        Some(0) => "-".to_owned(),
+        // One word, for those who take the table apart at blanks.
+        Some(most) => bar(node.current as f64 / most as f64, 8).replace(' ', "░"),
+        None => "-".to_owned(),
     }
 }
 
@@ -121,12 +138,12 @@ mod tests {
         let mut root = node("/", Limit::Max, 5, vec![a, b]);
         root.capacity = Some(1000);
         let lines = [
-            "CGROUP       MAX  EFFECTIVE  CURRENT  PEAK  EVENTS  LOCAL  SET BY",
-            "/              -          -        5     5       2      0  capacity 1000",
-            "├─a           64         64        5     5       2      0  p.toml:7",
-            "│ └─x        max        max        5     5       2      0  -",
-            "└─b (dying)    9          9        0     0       2      0  administrator, over p.toml:7",
-            "  └─y z      max        max        0     0       2      0  -",
+            "CGROUP       MAX  EFFECTIVE  CURRENT  USE       PEAK  EVENTS  LOCAL  SET BY",
+            "/              -          -        5  ░░░░░░░░     5       2      0  capacity 1000",
+            "├─a           64         64        5  ▋░░░░░░░     5       2      0  p.toml:7",
+            "│ └─x        max        max        5  -            5       2      0  -",
+            "└─b (dying)    9          9        0  ░░░░░░░░     0       2      0  administrator, over p.toml:7",
+            "  └─y z      max        max        0  -            0       2      0  -",
         ];
         assert_eq!(render(&root).lines().collect::<Vec<_>>(), lines);
     }

@@ -65,6 +65,14 @@ pub(super) fn printable(text: &str) -> String {
     clean
 }
 
+/// A share as a bar of eighths of blocks, `width` columns wide; what is above 1 fills it.
+pub(super) fn bar(share: f64, width: usize) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(eighths % 8).copied().unwrap_or_default();
+    let drawn = format!("{}{rest}", "█".repeat(eighths / 8));
+    format!("{drawn:<width$}")
+}
+
 /// A time span in its two greatest units: `3m12s`.
 pub(super) fn span(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -139,6 +147,11 @@ mod tests {
         let ids = |numbers: &[u32]| numbers.iter().map(|n| Pasid::new(*n).unwrap()).collect::<Vec<_>>();
         assert_eq!(runs(&ids(&[5, 6, 7, 9, 11, 12])), "5-7, 9, 11-12");
         assert_eq!(runs(&[]), "");
+    }
+
+    #[test]
+    fn a_bar_has_eighths_and_one_width() {
+        assert_eq!([0.0, 0.25, 0.3, 1.0, 7.0].map(|share| bar(share, 4)), ["    ", "█   ", "█▎  ", "████", "████"]);
     }
 
     #[test]

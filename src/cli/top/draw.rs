@@ -2,7 +2,7 @@
 
 use super::sample::{History, REMEMBERED};
 use super::view::{List, Mode, View, share};
-use crate::cli::table::{moment, printable, span};
+use crate::cli::table::{self, moment, printable, span};
 use crate::model::Limit;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -175,15 +175,12 @@ fn popup(frame: &mut Frame<'_>, title: &str, text: &str) {
 
 /// A bar with its percentage: green, yellow from three quarters, red when full.
 fn bar(share: f64) -> Span<'static> {
-    let eighths = (share.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
-    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(eighths % 8).copied().unwrap_or_default();
-    let drawn = format!("{}{rest}", "█".repeat(eighths / 8));
     let colour = match share {
         share if share >= 1.0 => Color::Red,
         share if share >= 0.75 => Color::Yellow,
         _ => Color::Green,
     };
-    Span::styled(format!("{drawn:<BAR$}{:>4.0}%", share * 100.0), Style::new().fg(colour))
+    Span::styled(format!("{}{:>4.0}%", table::bar(share, BAR), share * 100.0), Style::new().fg(colour))
 }
 
 /// The last values in eight steps of their greatest.
