@@ -8,7 +8,7 @@ use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, no
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
 use crate::policy::Grant;
 use crate::proto::message_ids::FAULT;
-use crate::proto::{Happening, SetInfo, WatchKind};
+use crate::proto::{Call, Happening, Header, Identified, Kind, OpenSession, SetInfo, WatchKind, encode};
 use crate::quota::Node;
 use crate::sys::socket_diag::SocketName;
 use crate::sys::{seqpacket, socket_option};
@@ -142,14 +142,21 @@ impl Controller {
             .unwrap_or_else(PoisonError::into_inner)
             .exists(end.name)
             .map_err(|e| Fault::from(e).while_doing("ask the kernel for a set FD's other end"))?;
+        if !exists {
+            return Ok(self.end_closed(end));
+        }
         let mut state = self.lock();
         let Some(set) = state.sets.get_mut(&end.set) else { return Ok(Closed::Last) };
-        if exists {
-            if set.state == SetState::Active {
-                state.revoke(end.set, "a holder shut the set FD down", None);
-            }
-            return Ok(Closed::Lingers);
+        if set.state == SetState::Active {
+            state.revoke(end.set, "a holder shut the set FD down", None);
         }
+        Ok(Closed::Lingers)
+    }
+
+    /// Says that the last holder of an end closed it, for who knows: see [`plant`].
+    pub fn end_closed(&self, end: &SetEnd) -> Closed {
+        let mut state = self.lock();
+        let Some(set) = state.sets.get_mut(&end.set) else { return Closed::Last };
         set.ends.retain(|other| other.name.cookie != end.name.cookie);
         let record = set.record();
         let others = !set.ends.is_empty() || set.device_file.is_some();
@@ -157,10 +164,10 @@ impl Controller {
         state.end_parked(Parked::End(end.set, end.serial));
         if others {
             state.defer(Change::Put(Entry::Set(end.set, record)));
-            return Ok(Closed::OthersOpen);
+            return Closed::OthersOpen;
         }
         state.last_close(end.set);
-        Ok(Closed::Last)
+        Closed::Last
     }
 
     /// Revokes the set that the permit names: its ids return but for those that are held, every use is refused with
@@ -388,7 +395,18 @@ fn make_end(set: SetId, serial: u32) -> Result<(OwnedFd, OwnedFd, SetEnd), Failu
     let failed = |e| descriptor_failure(e, "make a set FD");
     let (holder, service) = seqpacket::pair().map_err(failed)?;
     let name = SocketName::of(holder.as_fd()).map_err(failed)?;
+    plant(set, service.as_fd()).map_err(failed)?;
     Ok((holder, service, SetEnd { set, name, serial }))
+}
+
+/// Puts a message into the holders' queue that nobody has a reason to read.
+///
+/// The kernel resets the service's end when an end is closed by its last holder with something unread, and at no
+/// shutdown(2): so the last close proves itself. Asking sock_diag instead costs a walk over all sockets of the host, and
+/// is left for holders that read the message. Source: `unix_release_sock`, `net/unix/af_unix.c`.
+fn plant(set: SetId, service: BorrowedFd<'_>) -> std::io::Result<()> {
+    let header = Header { kind: Kind::Event, op: OpenSession::OP, flags: 0, id: 0 };
+    seqpacket::try_send(service, &encode(header, &Identified { set }), &[])
 }
 
 /// A permit was shown to a method that it is not for: the edge is at fault.

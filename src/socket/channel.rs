@@ -30,6 +30,8 @@ pub(super) enum Incoming {
     Malformed(Refusal),
     /// It is over: closed, shut down, broken, or the peer sent a frame that is no request.
     Over,
+    /// The other end was closed by its last holder with something unread in it. No shutdown(2) looks like this.
+    Gone,
 }
 
 /// An answer: one frame, and what rides on it.
@@ -125,6 +127,7 @@ pub(super) async fn receive(socket: &Registered) -> Incoming {
             "a message that was cut short",
             "at most 65552 bytes, with descriptors that the service has room for",
         )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Incoming::Gone,
         Ok((Received::Closed, _)) | Err(_) => Incoming::Over,
     }
 }

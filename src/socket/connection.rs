@@ -57,7 +57,7 @@ impl Connection<'_> {
                     Err(refusal) => failed(header, refusal.into()),
                 },
                 Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
-                Incoming::Over => return,
+                Incoming::Over | Incoming::Gone => return,
             };
             if let Some(refusal) = reply.refusal() {
                 self.edge.controller.count_refusal(&refusal);

@@ -81,7 +81,7 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
                     Err(refusal) => failed(header, refusal.into()),
                 },
                 Incoming::Malformed(refusal) => failed(NOBODY, refusal.into()),
-                Incoming::Over => break,
+                Incoming::Over | Incoming::Gone => break,
             },
         };
         if let Some(refusal) = reply.refusal() {

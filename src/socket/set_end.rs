@@ -23,6 +23,10 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
             // on, and it would be read for ever.
             Incoming::Over if still_speaks(&socket) => {}
             Incoming::Over => break,
+            Incoming::Gone => {
+                edge.controller.end_closed(&end);
+                return;
+            }
         }
     }
     // The hang-up may be a holder's shutdown(2): the end is not over while the other end exists. Only then is there
