@@ -244,7 +244,7 @@ fn an_upgrade_under_load_refuses_nothing() {
             }
             rounds
         });
-        (0..5).for_each(|_| drop(daemon.replace_service()));
+        (0..5).for_each(|_| _ = daemon.replace_service());
         // ORDERING: as above.
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(load.join().unwrap() > 0);
