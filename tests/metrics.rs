@@ -6,7 +6,6 @@ mod common;
 
 use common::{Actor, Cgroups, Daemon};
 use ioasid::model::{Refusal, SetRequest};
-use openmetrics_parser::openmetrics::parse_openmetrics;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -74,8 +73,7 @@ fn a_scrape_tells_cgroups_domains_sets_sessions_and_refusals() {
     session.free(&pasids[..2]).unwrap();
 
     let text = scrape(&daemon);
-    let exposition = parse_openmetrics(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    assert!(exposition.families.len() > 15, "{:?}", exposition.families.keys());
+    assert!(text.lines().filter(|line| line.starts_with("# TYPE ")).count() > 15, "{text}");
     let labels = format!("{{cgroup=\"{guest}\"}}");
     for (sample, expected) in [
         (format!("ioasid_cgroup_max{labels}"), "8.0"),
@@ -104,21 +102,16 @@ fn a_scrape_tells_cgroups_domains_sets_sessions_and_refusals() {
     daemon.finish();
 }
 
-/// Prometheus' own client library reads it too, where it is installed.
+/// Prometheus' own client library reads every sample (Debian: python3-prometheus-client, where root can install it).
 fn prometheus_reads(text: &str) {
     let script = "import sys\n\
-        try:\n    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
-        except ImportError:\n    sys.exit(77)\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
         print(sum(len(f.samples) for f in parse(sys.stdin.read())))";
-    let mut python = Command::new("python3");
+    let mut python = Command::new("/usr/bin/python3");
     python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut child) = python.spawn() else { return };
+    let mut child = python.spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    if output.status.code() == Some(77) {
-        eprintln!("prometheus_client is not installed");
-        return;
-    }
     assert!(output.status.success(), "prometheus_client does not read\n{text}");
     let samples = text.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), samples.to_string());
