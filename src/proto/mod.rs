@@ -11,7 +11,8 @@
 //!
 //! * On **`ioasid.sock`** the first request is [`Hello`]; then any [service call](messages).
 //! * On the **set FD** a holder sends [`OpenSession`] with one end of a fresh SEQPACKET pair. Nothing is ever
-//!   answered on the set FD itself, for all its holders share one queue.
+//!   answered on the set FD itself, for all its holders share one queue. One event that names the set lies in that queue
+//!   from the start; nobody reads it, and so the last close shows.
 //! * On the **session** the service first says [`Opened`] or refuses; then the holder makes session calls.
 //!
 //! The protocol grows by new ops and new optional fields; an unknown op is refused as `Unsupported`, an unknown
