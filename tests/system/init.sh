@@ -6,7 +6,8 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /run
-mount -t tmpfs -o mode=1777 tmpfs /tmp
+# Not a mount: the programs may lie below it, where the tests look for them.
+chmod 1777 /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 insmod /lib/cuse.ko
 ifconfig lo up 2>/dev/null
