@@ -231,23 +231,28 @@ fn an_upgrade_under_load_refuses_nothing() {
     let a = cgroups.make("a");
     let daemon = Daemon::start_supervised(&behalf(&cgroups, "quarantine = \"0s\"", ""));
     let set = set_in(&daemon, &a);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let (done, rounds) = (std::sync::atomic::AtomicBool::new(false), std::sync::atomic::AtomicU32::new(0));
+    // ORDERING: Relaxed, as all here: one round more or less is no matter.
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let (mut rounds, mut session) = (0, set.session().unwrap());
-            // ORDERING: Relaxed: one round more is no matter.
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let mut session = set.session().unwrap();
+            while !done.load(relaxed) {
                 let ids = session.alloc_many(2, None).unwrap();
                 session.free(&ids).unwrap();
                 drop(set_in(&daemon, &a));
-                rounds += 1;
+                rounds.fetch_add(1, relaxed);
             }
-            rounds
         });
-        (0..5).for_each(|_| _ = daemon.replace_service());
-        // ORDERING: as above.
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(load.join().unwrap() > 0);
+        for _ in 0..5 {
+            let before = rounds.load(relaxed);
+            common::eventually("the load goes on", || {
+                (rounds.load(relaxed) > before || load.is_finished()).then_some(())
+            });
+            daemon.replace_service();
+        }
+        done.store(true, relaxed);
+        load.join().unwrap();
     });
     assert_eq!(daemon.current(&a), 0);
     drop(set);

@@ -28,10 +28,15 @@ pub struct Service {
 impl Service {
     /// Connects and shakes hands. Blocks for at most the patience.
     ///
-    /// `Unreachable` at once where nobody listens.
+    /// `Unreachable` at once where nobody listens. A service that took the connection and left is one that restarts: it is
+    /// waited for.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
         let path = path.as_ref().to_owned();
-        let (connection, greeting) = shake_hands(&path, Instant::now() + PATIENCE)?;
+        let deadline = Instant::now() + PATIENCE;
+        let (connection, greeting) = match shake_hands(&path, deadline) {
+            Err(ClientError::Unreachable(error)) if left_in_the_middle(&error) => shake_hands_until(&path, deadline)?,
+            outcome => outcome?,
+        };
         Ok(Self { path, connection, greeting, next_id: 2, patience: PATIENCE })
     }
 
@@ -81,19 +86,8 @@ impl Service {
     }
 
     fn connect_again(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        loop {
-            match shake_hands(&self.path, deadline) {
-                Ok((connection, greeting)) => {
-                    (self.connection, self.greeting) = (connection, greeting);
-                    return Ok(());
-                }
-                Err(ClientError::Unreachable(_)) if Instant::now() < deadline => {
-                    // A path has no event for "somebody listens again".
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        (self.connection, self.greeting) = shake_hands_until(&self.path, deadline)?;
+        Ok(())
     }
 
     /// Makes a set.
@@ -160,6 +154,25 @@ fn shake_hands(path: &Path, deadline: Instant) -> Result<(Connection, Greeting),
         Some(error) => Err(error),
         None => Ok((connection, message.read()?)),
     }
+}
+
+/// Shakes hands with a service that is expected back.
+fn shake_hands_until(path: &Path, deadline: Instant) -> Result<(Connection, Greeting), ClientError> {
+    loop {
+        match shake_hands(path, deadline) {
+            Err(ClientError::Unreachable(_)) if Instant::now() < deadline => {
+                // A path has no event for "somebody listens again".
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether somebody was there and went away, rather than nobody listened.
+fn left_in_the_middle(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 fn set_of(fds: Vec<OwnedFd>) -> Result<Set, ClientError> {
