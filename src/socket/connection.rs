@@ -65,6 +65,9 @@ impl Connection<'_> {
             if !self.channel.send(reply).await {
                 return;
             }
+            // Whoever asks without a pause would be served for a hundred requests on end, and the sets it closed meanwhile
+            // counted as open: let the reactor look at the other sockets in between.
+            tokio::task::yield_now().await;
         }
     }
 
