@@ -74,7 +74,7 @@ impl Channel {
 
     /// The next thing that comes in. Cancel safe.
     pub(super) async fn receive(&self) -> Incoming {
-        receive(&self.0).await
+        receive(&self.0, seqpacket::try_receive).await
     }
 
     /// Sends an answer, waiting for the reader where its queue is full; `false` ends the connection.
@@ -101,11 +101,19 @@ impl Channel {
     }
 }
 
-/// The next thing that comes in on `socket`. Cancel safe.
-pub(super) async fn receive(socket: &Registered) -> Incoming {
+/// How a message is received.
+type Receive = fn(BorrowedFd<'_>, &mut [u8]) -> io::Result<Received>;
+
+/// The next thing that comes in on the service's end of a set FD; [`Incoming::Gone`] when its last holder closed it.
+/// Cancel safe.
+pub(super) async fn receive_on_set(socket: &Registered) -> Incoming {
+    receive(socket, seqpacket::try_receive_or_reset).await
+}
+
+async fn receive(socket: &Registered, receive: Receive) -> Incoming {
     let received = socket.read(|socket| {
         BUFFER.with_borrow_mut(|buffer| {
-            let received = seqpacket::try_receive(socket, buffer)?;
+            let received = receive(socket, buffer)?;
             let bytes = match &received {
                 Received::Message { len, .. } => buffer.get(..*len).unwrap_or_default().to_vec(),
                 Received::Truncated | Received::Closed => Vec::new(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Serves the end until its last holder is gone.
 pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
     loop {
-        match channel::receive(&socket).await {
+        match channel::receive_on_set(&socket).await {
             Incoming::Request(header, body, fds) => open_session(edge, end, header, &body, fds),
             // Nothing is answered here: all holders share one queue. A wrong frame is dropped with what rode on it.
             Incoming::Malformed(_) => {}

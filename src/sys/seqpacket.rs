@@ -122,7 +122,13 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadli
 
 /// Receives one message. Never blocks: `WouldBlock` when there is none.
 pub fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    receive_with(socket, buffer, libc::MSG_DONTWAIT)
+    receive_with(socket, buffer, libc::MSG_DONTWAIT, false)
+}
+
+/// The same, but `ConnectionReset`, once and before anything else, where the peer was closed by its last holder with
+/// something of ours unread in it; [`try_receive`] passes over that.
+pub fn try_receive_or_reset(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, libc::MSG_DONTWAIT, true)
 }
 
 /// Receives one message, waiting until `deadline` (`TimedOut`), for ever without one.
@@ -130,7 +136,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], deadline: Option<Insta
     // Without a deadline the kernel does the waiting where the socket's flags let it: one call instead of three.
     let flags = if deadline.is_some() { libc::MSG_DONTWAIT } else { 0 };
     loop {
-        match receive_with(socket, buffer, flags) {
+        match receive_with(socket, buffer, flags, false) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 readiness::wait(socket, readiness::Interest::Read, deadline)?;
             }
@@ -139,12 +145,18 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], deadline: Option<Insta
     }
 }
 
-fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Received> {
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+    tell_reset: bool,
+) -> io::Result<Received> {
     let mut control = [0_u64; CONTROL_WORDS];
     let Packet { len, fds, cut, .. } = loop {
         match receive_once(socket, buffer, &mut control, flags) {
             // ECONNRESET: the peer closed with our messages unread. It is told once; what is queued here can be read.
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !tell_reset => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => break other?,
         }
     };
