@@ -46,3 +46,18 @@ fn size_of_socklen<T>() -> libc::socklen_t {
     // What is passed here are integers and address structures of some hundred bytes.
     size_of::<T>() as libc::socklen_t
 }
+
+/// A field of /proc/PID/mountinfo without the octal escapes of blanks and backslashes. Source: proc_pid_mountinfo(5).
+fn unescaped(mut field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    while let Some((&first, rest)) = field.split_first() {
+        let octal = (first == b'\\').then(|| rest.split_at_checked(3)).flatten().and_then(|(digits, rest)| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(digits, 8).ok()?, rest))
+        });
+        let (byte, tail) = octal.unwrap_or((first, rest));
+        plain.push(byte);
+        field = tail;
+    }
+    plain
+}

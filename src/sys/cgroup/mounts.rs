@@ -27,29 +27,10 @@ pub(super) fn cgroup2_mounts(text: &[u8]) -> Vec<PathBuf> {
         let shown = words.nth(3)?;
         let at = words.next()?;
         let kind = words.skip_while(|word| *word != b"-").nth(1)?;
-        (kind == b"cgroup2" && shown == b"/").then(|| PathBuf::from(std::ffi::OsString::from_vec(unescaped(at))))
+        (kind == b"cgroup2" && shown == b"/")
+            .then(|| PathBuf::from(std::ffi::OsString::from_vec(crate::sys::unescaped(at))))
     };
     lines.filter_map(mount).collect()
-}
-
-/// Undoes mountinfo's `\ooo` for blanks and backslashes.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        match octal.filter(|_| *byte == b'\\') {
-            Some(value) => {
-                plain.push(value);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                plain.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

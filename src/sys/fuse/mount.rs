@@ -65,25 +65,10 @@ fn mounted_in(mountinfo: &[u8], path: &Path) -> bool {
     let path = path.as_os_str().as_bytes();
     mountinfo.split(|b| *b == b'\n').any(|line| {
         let mut fields = line.split(|b| *b == b' ');
-        let point = fields.nth(4).map(unescaped);
+        let point = fields.nth(4).map(crate::sys::unescaped);
         let kind = fields.skip_while(|field| *field != b"-").nth(1);
         point.is_some_and(|point| point == path) && kind == Some(b"fuse.ioasidd")
     })
-}
-
-/// Undoes the octal escapes of blanks and backslashes.
-fn unescaped(mut field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    while let Some((&first, rest)) = field.split_first() {
-        let octal = (first == b'\\').then(|| rest.split_at_checked(3)).flatten().and_then(|(digits, rest)| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            Some((u8::from_str_radix(digits, 8).ok()?, rest))
-        });
-        let (byte, tail) = octal.unwrap_or((first, rest));
-        plain.push(byte);
-        field = tail;
-    }
-    plain
 }
 
 #[cfg(test)]
