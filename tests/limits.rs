@@ -302,6 +302,16 @@ fn a_threaded_cgroup_charges_its_domain_and_moving_moves_no_charge() {
     let cgroup = host.cgroups.path("a");
     let refusal = Refusal::LimitExceeded { cgroup, max: Limit::Count(8), current: 8, asked: 1 };
     assert_eq!(refused(session.alloc()), refusal);
+    // What is set there would be set for its domain cgroup: whoever may the one need not be allowed the other.
+    let threads = host.cgroups.path("a/threads").to_string();
+    let set_max = SetCgroupMax { cgroup: threads.clone(), max: "max".to_owned(), persist: false };
+    let why = format!("it is threaded: what is in it is charged to {}", host.cgroups.path("a"));
+    let unsupported =
+        |what: &str| Refusal::Unsupported { what: format!("{what} of cgroup {threads}"), why: why.clone() };
+    let service = host.daemon.connect();
+    assert_eq!(service.ask(&set_max).unwrap_err(), unsupported("a limit"));
+    assert_eq!(service.ask(&ResetPeak { cgroup: threads.clone() }).unwrap_err(), unsupported("a peak"));
+    assert_eq!(host.cgroup("a").max, Limit::Count(8));
     // A new set is charged where the process is now.
     let (_other, info) = actor.connect(&host.daemon).create_set_of(1).unwrap();
     assert_eq!(info.cgroup, host.cgroups.path("b"));

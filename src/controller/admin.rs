@@ -22,7 +22,7 @@ impl Controller {
         persist: bool,
     ) -> Result<(), Failure> {
         let Permitted::Limit { cgroup, delegated } = &permit.0 else { return Err(misused("set-max").into()) };
-        let (mut state, node) = self.node_at(cgroup)?;
+        let (mut state, node) = self.own_node_at(cgroup, "a limit")?;
         if node.is_root() {
             return Err(Refusal::invalid("cgroup", cgroup, "a cgroup below the root, which has no max").into());
         }
@@ -55,7 +55,7 @@ impl Controller {
     /// Makes `current` the `peak` of the cgroup that the permit names.
     pub fn reset_peak(&self, caller: &Caller, permit: &Permit) -> Result<(), Failure> {
         let Permitted::Peak(cgroup) = &permit.0 else { return Err(misused("reset-peak").into()) };
-        let (mut state, node) = self.node_at(cgroup)?;
+        let (mut state, node) = self.own_node_at(cgroup, "a peak")?;
         node.reset_peak();
         state.keep_counts(&node);
         state.events.emit(Happening::PeakReset { cgroup: cgroup.clone(), by_uid: caller.uid }, now_usec());
@@ -155,7 +155,24 @@ impl Controller {
         Arc::clone(&self.lock().policy)
     }
 
-    /// The locked state and the node of a cgroup that exists.
+    /// As [`Controller::node_at`], for what is to be changed: a threaded cgroup, whose node is that of another, has none.
+    ///
+    /// Whoever may change a cgroup may not for that reason change the one above it. `Unsupported`, as the kernel's
+    /// domain controllers have no files in a threaded cgroup.
+    fn own_node_at(
+        &self,
+        cgroup: &CgroupPath,
+        what: &str,
+    ) -> Result<(std::sync::MutexGuard<'_, State>, Arc<Node>), Failure> {
+        let (state, node) = self.node_at(cgroup)?;
+        if node.path() == cgroup {
+            return Ok((state, node));
+        }
+        let why = format!("it is threaded: what is in it is charged to {}", node.path());
+        Err(Refusal::Unsupported { what: format!("{what} of cgroup {cgroup}"), why }.into())
+    }
+
+    /// The locked state and the node of a cgroup that exists; of a threaded one, that of its domain cgroup.
     pub(super) fn node_at(
         &self,
         cgroup: &CgroupPath,
