@@ -55,8 +55,9 @@ pub fn end_with_parent() -> io::Result<()> {
 }
 
 /// Capabilities that the service keeps where it has them: CAP_DAC_OVERRIDE (1), CAP_DAC_READ_SEARCH (2: cgroups by id),
-/// CAP_CHOWN (0), CAP_SYS_PTRACE (19: a peer's namespaces), CAP_SYS_ADMIN (21: mounting the FUSE tree).
-pub const SERVICE_CAPABILITIES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21;
+/// CAP_CHOWN (0), CAP_SYS_PTRACE (19: a peer's namespaces), CAP_SYS_ADMIN (21: mounting the FUSE tree),
+/// CAP_SYS_RESOURCE (24: an iommufd whose pinned memory counts on who maps it).
+pub const SERVICE_CAPABILITIES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 24;
 
 /// Drops every capability that is not in `keep` (bit n: capability n), for good.
 ///
