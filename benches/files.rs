@@ -166,7 +166,9 @@ fn constant(message: &[u8]) -> Option<Message> {
         Request::Lookup(name) if name == "d" => Message::entry(unique, 2, &node(2)),
         Request::Lookup(name) if name == "constant" => Message::entry(unique, 3, &node(3)),
         Request::Lookup(_) => Message::error(unique, 2),
-        Request::Getattr => Message::attributes_of(unique, &node(header.node)),
+        Request::Getattr => {
+            Message::attributes_of(unique, &node(header.node), u64::from(header.node == abi::ROOT_NODE))
+        }
         Request::Open { .. } => Message::opened(unique, 1, abi::OPEN_DIRECT_IO),
         Request::Read(window) => Message::data(unique, if window.offset == 0 { b"0\n" } else { b"" }),
         Request::Release { .. } => Message::done(unique),

@@ -7,6 +7,7 @@ use common::{Actor, Cgroups, Daemon, Options, eventually, eventually_equal};
 use ioasid::model::SetRequest;
 use ioasid::proto::ResetPeak;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -14,6 +15,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
 const EACCES: i32 = 13;
 const EPERM: i32 = 1;
@@ -150,13 +152,15 @@ fn modes_and_owners_are_those_of_the_cgroup() {
         ("u", "ioasids.current", 0o100_444, 4321),
         ("u", "ioasids.max", 0o100_644, 0),
         ("u/x", "ioasids.max", 0o100_644, 4321),
-        ("u/x", "ioasids.peak", 0o100_444, 0),
+        ("u/x", "ioasids.peak", 0o100_644, 0),
+        ("u/x", "ioasids.events", 0o100_444, 0),
     ] {
         let metadata = fs::metadata(f.directory(below).join(name)).unwrap();
         assert_eq!((metadata.permissions().mode(), metadata.uid(), metadata.len()), (mode, owner, 0), "{below} {name}");
     }
     assert_eq!(fs::create_dir(f.directory("u/new")).map_err(errno), Err(EPERM));
     assert_eq!(fs::remove_file(f.file("u", "ioasids.max")).map_err(errno), Err(EPERM));
+    assert_eq!(File::create(f.file("u", "new")).map(drop).map_err(errno), Err(EACCES));
     assert_eq!(
         fs::set_permissions(f.file("u", "ioasids.max"), PermissionsExt::from_mode(0o666)).map_err(errno),
         Err(EPERM)
@@ -188,8 +192,44 @@ fn a_limit_is_written_as_to_a_cgroup_file() {
     }
     let info = f.daemon.cgroup(&f.cgroups.path("a"));
     assert_eq!(info.max, ioasid::model::Limit::Count(5));
-    let read_only = File::options().write(true).open(f.file("a", "ioasids.current")).map(drop).map_err(errno);
-    assert_eq!(read_only, Err(EACCES));
+    f.finish();
+}
+
+/// No mode stops root, and what root writes to a file that takes nothing is refused as the kernel's files refuse it.
+#[test]
+fn read_only_files_take_nothing_from_anybody() {
+    let f = Fixture::new();
+    f.cgroups.make("a");
+    for name in ["ioasids.current", "ioasids.events", "ioasids.events.local"] {
+        assert_eq!(fs::write(f.file("a", name), "1\n").map_err(errno), Err(EINVAL), "{name}");
+        assert_ne!(shell_of_user(4324, &f.directory("a"), &format!("echo 1 > {name}")), 0, "{name}");
+        assert_eq!(shell_of_user(4324, &f.directory("a"), &format!("test -w {name}")), 1, "{name}");
+    }
+    assert_eq!(fs::write(f.top().join("ioasids.capacity"), "1\n").map_err(errno), Err(EINVAL));
+    f.finish();
+}
+
+#[test]
+fn a_directory_that_is_closed_to_others_is_closed_here() {
+    let f = Fixture::new();
+    f.cgroups.make("closed/below");
+    let closed = f.cgroups.directory("closed");
+    assert_eq!(shell_of_user(4325, &f.directory(""), "cat closed/below/ioasids.current > /dev/null"), 0);
+    fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(shell_of_user(4325, &f.directory(""), "cat closed/below/ioasids.current > /dev/null"), 1);
+    assert_eq!(shell_of_user(4325, &f.directory(""), "ls closed > /dev/null"), 2);
+    f.finish();
+}
+
+#[test]
+fn a_threaded_cgroup_has_no_files_of_its_own() {
+    let f = Fixture::new();
+    f.cgroups.make("a/threads");
+    fs::write(f.cgroups.directory("a/threads").join("cgroup.type"), "threaded").unwrap();
+    assert_eq!(names(&f.directory("a/threads")), [""; 0]);
+    assert_eq!(fs::read(f.file("a/threads", "ioasids.max")).map_err(errno), Err(ENOENT));
+    assert_eq!(f.read("a", "ioasids.max"), "max\n");
+    assert_eq!(fs::read(f.file("a", "cgroup.procs")).map_err(errno), Err(ENOENT), "the kernel's files are elsewhere");
     f.finish();
 }
 
@@ -247,6 +287,10 @@ fn counters_are_those_of_the_sets_charged_there() {
     assert_eq!((read("limited", "ioasids.current"), read("limited", "ioasids.peak")), ("0".into(), "2".into()));
     f.daemon.connect().ask(&ResetPeak { cgroup: f.cgroups.path("limited").to_string() }).unwrap();
     assert_eq!(read("limited", "ioasids.peak"), "0");
+    assert_ne!(shell_of_user(4326, &f.directory(""), "echo 0 > ioasids.peak"), 0);
+    assert_eq!(read("", "ioasids.peak"), "2");
+    assert_eq!(shell(&f.top(), "echo 0 > ioasids.peak && cat ioasids.peak"), (0, "0".into()));
+    assert_eq!(read("", "ioasids.peak"), "2", "each cgroup has its own");
     drop((session, set, wire, actor));
     f.finish();
 }
@@ -295,6 +339,55 @@ fn a_poll_of_events_wakes_when_a_limit_is_hit() {
     let quiet = File::open(f.file("limited", "ioasids.current")).unwrap();
     assert_eq!(ready(&quiet, PollTimeout::ZERO), PollFlags::empty());
     drop((session, set, wire, actor, quiet));
+    f.finish();
+}
+
+/// What a poll waits for is in the memory of the service that was asked: the next one wakes whom it left.
+#[test]
+fn a_poll_is_not_lost_with_the_service_that_was_killed() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let arguments = ["--supervise", "--bus", "none", "--device", "none"].map(str::to_owned).to_vec();
+    let mut daemon =
+        Daemon::start_with(&policy(&cgroups), &Options { arguments: Some(arguments), ..Options::default() });
+    daemon.may_warn();
+    let top = daemon.runtime_dir().join("cgroup");
+    let mut file = File::open(top.join(cgroups.path("a").relative()).join("ioasids.events")).unwrap();
+    file.read_to_string(&mut String::new()).unwrap();
+    assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::empty());
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        tell.send(nix::unistd::gettid()).unwrap();
+        ready(&file, PollTimeout::from(20_000u16))
+    });
+    let call = format!("/proc/self/task/{}/syscall", told.recv().unwrap());
+    const POLL: &str = "7 ";
+    eventually("the thread waits", || fs::read_to_string(&call).unwrap().starts_with(POLL).then_some(()));
+    let begun = std::time::Instant::now();
+    daemon.kill_service();
+    assert_eq!(waiting.join().unwrap(), PollFlags::POLLPRI | PollFlags::POLLERR);
+    assert!(begun.elapsed().as_secs() < 15, "woken, not timed out");
+    daemon.finish();
+    assert!(!mounted(&top));
+}
+
+/// As on cgroupfs, as far as FUSE goes: what is written is told, what the service counts is not.
+#[test]
+fn inotify_tells_of_writes() {
+    let f = Fixture::new();
+    f.cgroups.make("limited/guest");
+    let actor = Actor::new(&f.cgroups, "limited/guest");
+    let wire = actor.connect(&f.daemon);
+    let (set, _) = wire.create_set(SetRequest::default()).unwrap();
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    let max = watch.add_watch(&f.file("limited", "ioasids.max"), AddWatchFlags::IN_MODIFY).unwrap();
+    watch.add_watch(&f.file("limited", "ioasids.events"), AddWatchFlags::IN_MODIFY).unwrap();
+    set.session().unwrap().alloc_many(3, None).unwrap_err();
+    assert_eq!(f.read("limited", "ioasids.events"), "max 1\n");
+    f.write_max("limited", "3").unwrap();
+    let told: Vec<_> = watch.read_events().unwrap().into_iter().map(|event| event.wd).collect();
+    assert!(!told.is_empty() && told.iter().all(|which| *which == max), "{told:?}");
+    drop((watch, set, wire, actor));
     f.finish();
 }
 

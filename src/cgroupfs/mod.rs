@@ -1,8 +1,8 @@
 //! The cgroup files: a FUSE tree shaped like the cgroup tree, with `ioasids.*` in each directory.
 //!
-//! Lives here: what the tree holds, how it is read and written, who is woken when events change. Nothing is kept for
-//! a directory or a file that nobody has open: names and numbers come from the cgroup2 file system at each request,
-//! values from the controller. So the tree costs nothing while nobody looks, directories come and go with their
+//! Lives here: what the tree holds, how it is read and written, who is woken when events change. Nothing but a handful
+//! of descriptors is kept for a directory or a file that nobody has open: names and numbers come from the cgroup2 file
+//! system at each request, values from the controller. So the tree costs nothing while nobody looks, directories come and go with their
 //! cgroups, and another process can serve the same mount after this one ([`Tree::new`] with the channel it left).
 //!
 //! One task serves the channel; no request waits for anything. It must never touch its own mount.
@@ -11,23 +11,30 @@ mod content;
 mod interest;
 mod node;
 mod open;
+mod pollers;
+mod recent;
 mod tree;
 
+pub use pollers::Pollers;
 pub use tree::Tree;
 
-use crate::sys::fuse::{Channel, Request, parse, send, try_receive};
+use crate::sys::fuse::{Channel, Message, Request, parse, send, try_receive};
 use crate::sys::readiness::Registered;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Answers every request of `channel` until the tree is unmounted; then returns.
+/// Answers every request of `channel` until the tree is unmounted; then returns. `waiting` are woken first: pollers whom
+/// the last server cannot wake any more.
 ///
 /// Cancel safe: dropped, it leaves the channel as it is for the next server. Faults: what reading and writing the
 /// channel gives, `ENODEV` excepted.
-pub async fn serve(mut tree: Tree, channel: Channel) -> io::Result<()> {
+pub async fn serve(mut tree: Tree, channel: Channel, waiting: &[u64]) -> io::Result<()> {
     // What the last server read and did not answer.
     if let Err(error) = channel.resend() {
         tracing::debug!(%error, "the kernel does not send requests again");
+    }
+    for wake in waiting {
+        channel.send(&Message::wake(*wake))?;
     }
     let channel = Registered::for_reading(channel.into())?;
     let interest = tree.interest();

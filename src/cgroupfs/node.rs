@@ -46,6 +46,11 @@ impl File {
         Self::of_directory(is_root).iter().copied().find(|file| file.name() == name)
     }
 
+    /// Whether something can be written to it.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Self::Max | Self::Peak)
+    }
+
     /// Whether `poll(2)` waits for it to change.
     pub fn is_events(self) -> bool {
         matches!(self, Self::Events | Self::EventsLocal)

@@ -1,6 +1,7 @@
 //! Open files and directories: what a reader was shown, so that a second read goes on where the first ended.
 
 use super::node::Node;
+use super::pollers::Slot;
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,14 @@ pub(super) struct OpenFile {
     pub(super) seen: Option<u64>,
     /// What the kernel wants to be woken with.
     pub(super) wake: Option<u64>,
+    /// Where it is noted that somebody may wait, once somebody did.
+    pub(super) noted: Option<Slot>,
+}
+
+impl OpenFile {
+    fn new(node: Node) -> Self {
+        Self { node, text: Vec::new(), seen: None, wake: None, noted: None }
+    }
 }
 
 /// An entry of an open directory.
@@ -51,13 +60,13 @@ impl Open {
     /// Opens a file.
     pub(super) fn file(&mut self, node: Node) -> u64 {
         let handle = self.handle();
-        self.files.insert(handle, OpenFile { node, text: Vec::new(), seen: None, wake: None });
+        self.files.insert(handle, OpenFile::new(node));
         handle
     }
 
     /// The open file of this handle, which is one of `node`.
     pub(super) fn file_mut(&mut self, handle: u64, node: Node) -> &mut OpenFile {
-        self.files.entry(handle).or_insert(OpenFile { node, text: Vec::new(), seen: None, wake: None })
+        self.files.entry(handle).or_insert_with(|| OpenFile::new(node))
     }
 
     /// Opens a directory with these entries.
@@ -77,9 +86,9 @@ impl Open {
         self.directories.insert(handle, entries);
     }
 
-    /// Closes a file or a directory.
-    pub(super) fn close(&mut self, handle: u64) {
-        self.files.remove(&handle);
+    /// Closes a file or a directory; gives where it was noted that somebody waits for the file.
+    pub(super) fn close(&mut self, handle: u64) -> Option<Slot> {
         self.directories.remove(&handle);
+        self.files.remove(&handle)?.noted
     }
 }

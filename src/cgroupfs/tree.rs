@@ -4,18 +4,20 @@ use super::content;
 use super::interest::Interest;
 use super::node::{File, Node};
 use super::open::{Entry, Open};
+use super::pollers::Pollers;
+use super::recent::Recent;
 use crate::controller::{Caller, Controller, Counters, Deed};
 use crate::identity::{Host, Peer};
 use crate::model::{CgroupId, CgroupPath, Failure};
 use crate::proto::failure_errno;
-use crate::sys::cgroup::Directory;
+use crate::sys::cgroup::{Directory, Kind};
 use crate::sys::fuse::{Attributes, Entries, Header, Message, Request, Window, abi, parse};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -44,21 +46,23 @@ pub struct Tree {
     host: Arc<Host>,
     interest: Arc<Interest>,
     open: Open,
+    pollers: Pollers,
+    recent: Mutex<Recent>,
 }
 
 /// A cgroup that exists, with its directory held open.
 struct Found {
     id: Option<CgroupId>,
-    directory: Directory,
+    directory: Arc<Directory>,
 }
 
 impl Tree {
-    /// A tree over the host's cgroups with the controller's values.
-    pub fn new(controller: Arc<Controller>, host: Arc<Host>) -> Self {
+    /// A tree over the host's cgroups with the controller's values; who waits for it is noted in `pollers`.
+    pub fn new(controller: Arc<Controller>, host: Arc<Host>, pollers: Pollers) -> Self {
         let interest = Arc::new(Interest::default());
         let teller = Arc::clone(&interest);
         controller.observe(Box::new(move |notice| teller.told(notice)));
-        Self { controller, host, interest, open: Open::new() }
+        Self { controller, host, interest, open: Open::new(), pollers, recent: Mutex::default() }
     }
 
     pub(super) fn interest(&self) -> Arc<Interest> {
@@ -90,13 +94,13 @@ impl Tree {
         let node = Node::of(header.node).ok_or(ENOENT)?;
         match request {
             Request::Lookup(name) => self.look_up(unique, node, name),
-            Request::Getattr => Ok(Message::attributes_of(unique, &self.attributes(node)?)),
+            Request::Getattr => self.attributes_of(unique, node),
             Request::Setattr { valid } => {
                 // O_TRUNC comes as a size; times are nobody's business.
                 if valid & abi::SET_MODE_OR_OWNER != 0 {
                     return Err(EPERM);
                 }
-                Ok(Message::attributes_of(unique, &self.attributes(node)?))
+                self.attributes_of(unique, node)
             }
             Request::Open { flags } => self.open_file(header, node, flags),
             Request::Opendir => {
@@ -107,12 +111,14 @@ impl Tree {
             Request::Readdir(window) => self.read_directory(unique, node, window),
             Request::Write { data, .. } => self.write(header, node, data),
             Request::Release { handle } | Request::Releasedir { handle } => {
-                self.open.close(handle);
+                if let Some(slot) = self.open.close(handle) {
+                    self.pollers.remove(slot);
+                }
                 Ok(Message::done(unique))
             }
             Request::Statfs => Ok(Message::statfs(unique)),
-            Request::Access { mask } => self.access(header, node, mask),
             Request::Poll { handle, wake, notify } => self.poll(unique, node, handle, notify.then_some(wake)),
+            Request::Create => Err(EACCES),
             Request::Make => Err(EPERM),
             _ => Err(ENOSYS),
         }
@@ -120,12 +126,18 @@ impl Tree {
 
     /// The cgroup of a node. ENOENT where it was removed.
     fn find(&self, node: Node) -> Result<Found, Errno> {
-        let opened = match node.cgroup {
-            None => self.host.cgroups.open(&CgroupPath::root()).map(Some),
-            Some(id) => self.host.cgroups.open_id(id),
+        let cgroups = &self.host.cgroups;
+        let Some(id) = node.cgroup else {
+            let directory = cgroups.open(&CgroupPath::root()).map_err(|error| errno_of(&error))?;
+            return Ok(Found { id: None, directory: Arc::new(directory) });
         };
-        let directory = opened.map_err(|error| errno_of(&error))?.ok_or(ENOENT)?;
-        Ok(Found { id: node.cgroup, directory })
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(directory) = recent.get(id) {
+            return Ok(Found { id: Some(id), directory });
+        }
+        let directory = Arc::new(cgroups.open_id(id).map_err(|error| errno_of(&error))?.ok_or(ENOENT)?);
+        recent.keep(id, Arc::clone(&directory));
+        Ok(Found { id: Some(id), directory })
     }
 
     /// Its path, for the policy and for people; costs some system calls.
@@ -141,18 +153,33 @@ impl Tree {
         let name = name.to_str().ok_or(ENOENT)?;
         let found = self.find(parent)?;
         if let Some(file) = File::named(name, parent == Node::ROOT) {
+            if !self.has_files(&found)? {
+                return Err(ENOENT);
+            }
             let node = Node { file: Some(file), ..parent };
             let attributes = self.attributes_in(node, &found)?;
             return Ok(Message::entry(unique, attributes.inode, &attributes));
         }
-        let directory = found.directory.child(name).map_err(|error| errno_of(&error))?;
+        let directory = found.directory.child(name).map_err(|error| match errno_of(&error) {
+            // One of the kernel's files, which are not here.
+            ENOTDIR => ENOENT,
+            errno => errno,
+        })?;
         let metadata = metadata_of(&directory).map_err(|error| errno_of(&error))?;
         let number = Node { cgroup: Some(CgroupId(metadata.ino())), file: None }.number().ok_or(EIO)?;
         Ok(Message::entry(unique, number, &directory_attributes(number, &metadata)))
     }
 
-    fn attributes(&self, node: Node) -> Result<Attributes, Errno> {
-        self.attributes_in(node, &self.find(node)?)
+    /// Whether the cgroup's directory has files: that of a threaded one has none, as with the kernel's domain controllers,
+    /// unless it has been charged before it became threaded.
+    fn has_files(&self, found: &Found) -> Result<bool, Errno> {
+        let used = self.controller.counters(found.id).max.is_some();
+        Ok(used || found.directory.kind().map_err(|error| errno_of(&error))? == Kind::Domain)
+    }
+
+    fn attributes_of(&self, unique: u64, node: Node) -> Result<Message, Errno> {
+        let attributes = self.attributes_in(node, &self.find(node)?)?;
+        Ok(Message::attributes_of(unique, &attributes, u64::from(node == Node::ROOT)))
     }
 
     fn attributes_in(&self, node: Node, found: &Found) -> Result<Attributes, Errno> {
@@ -162,6 +189,8 @@ impl Tree {
         let (mode, owner) = match file {
             // Who owns the cgroup above may set it: shown as its owner, checked when it is opened.
             File::Max => (0o100_644, self.owner_above(found).unwrap_or((0, 0))),
+            // An administrator may reset it.
+            File::Peak => (0o100_644, (0, 0)),
             _ => (0o100_444, (metadata.uid(), metadata.gid())),
         };
         let changed = changed(&metadata);
@@ -181,7 +210,8 @@ impl Tree {
         let number = node.number().ok_or(ENOENT)?;
         let entry = |inode, directory, name: &str| Entry { inode, directory, name: name.to_owned() };
         let mut entries = vec![entry(number, true, "."), entry(number, true, "..")];
-        for file in File::of_directory(node == Node::ROOT) {
+        let files = if self.has_files(&found)? { File::of_directory(node == Node::ROOT) } else { &[] };
+        for file in files {
             let inode = Node { file: Some(*file), ..node }.number().ok_or(ENOENT)?;
             entries.push(entry(inode, false, file.name()));
         }
@@ -212,11 +242,8 @@ impl Tree {
     fn open_file(&mut self, header: &Header, node: Node, flags: u32) -> Result<Message, Errno> {
         let file = node.file.ok_or(EISDIR)?;
         let found = self.find(node)?;
-        if flags & ACCESS_MODE != 0 {
-            if file != File::Max {
-                return Err(EACCES);
-            }
-            self.may_write(header, &self.path(&found)?)?;
+        if flags & ACCESS_MODE != 0 && file.is_writable() {
+            self.may_write(header, file, &self.path(&found)?)?;
         }
         let handle = self.open.file(node);
         Ok(Message::opened(header.unique, handle, abi::OPEN_DIRECT_IO))
@@ -248,9 +275,8 @@ impl Tree {
     }
 
     fn write(&self, header: &Header, node: Node, data: &[u8]) -> Result<Message, Errno> {
-        if node.file != Some(File::Max) {
-            return Err(EINVAL);
-        }
+        // Opened by one whom no mode stops.
+        let file = node.file.filter(|file| file.is_writable()).ok_or(EINVAL)?;
         let length = u32::try_from(data.len()).map_err(|_| EINVAL)?;
         let gone = |errno| if errno == ENOENT { ENODEV } else { errno };
         let path = self.find(node).and_then(|found| self.path(&found)).map_err(gone)?;
@@ -258,6 +284,11 @@ impl Tree {
         // program to write its messages to sets no limit by its privilege alone.
         let caller = self.caller(header).map_err(|failure| failure_errno(&failure))?;
         let set = || {
+            if file == File::Peak {
+                // Whatever is written, as to memory.peak.
+                let permit = self.controller.authorize(&caller, Deed::ResetPeak(&path))?.without_polkit()?;
+                return self.controller.reset_peak(&caller, &permit);
+            }
             let limit = content::limit(data)?;
             let permit = self.controller.authorize(&caller, Deed::SetLimit(&path))?.without_polkit()?;
             self.controller.set_limit(&caller, &permit, Some(limit), false)
@@ -266,22 +297,12 @@ impl Tree {
         Ok(Message::written(header.unique, length))
     }
 
-    fn access(&self, header: &Header, node: Node, mask: u32) -> Result<Message, Errno> {
-        const WRITE: u32 = 2;
-        let found = self.find(node)?;
-        match node.file {
-            Some(File::Max) if mask & WRITE != 0 => self.may_write(header, &self.path(&found)?)?,
-            Some(_) if mask & WRITE != 0 => return Err(EACCES),
-            _ => {}
-        }
-        Ok(Message::done(header.unique))
-    }
-
-    /// EACCES where the caller may not set the limit, as the kernel says of a file that is not writable.
-    fn may_write(&self, header: &Header, path: &CgroupPath) -> Result<(), Errno> {
+    /// EACCES where the caller may not write the file, as the kernel says of one that is not writable.
+    fn may_write(&self, header: &Header, file: File, path: &CgroupPath) -> Result<(), Errno> {
+        let deed = if file == File::Peak { Deed::ResetPeak(path) } else { Deed::SetLimit(path) };
         let allowed = || {
             let caller = self.caller(header)?;
-            self.controller.authorize(&caller, Deed::SetLimit(path))?.without_polkit()?;
+            self.controller.authorize(&caller, deed)?.without_polkit()?;
             Ok(())
         };
         allowed().map_err(|failure: Failure| match failure_errno(&failure) {
@@ -311,8 +332,10 @@ impl Tree {
             Err(_) => None,
         };
         let file = self.open.file_mut(handle, node);
-        if wake.is_some() {
-            file.wake = wake;
+        if let Some(wake) = wake {
+            file.wake = Some(wake);
+            // The number of an open file stays the same.
+            file.noted.get_or_insert_with(|| self.pollers.add(wake));
         }
         let changed = now.is_none() || file.seen != now;
         Ok(Message::polled(unique, if changed { POLL_ALWAYS | POLL_CHANGED } else { POLL_ALWAYS }))

@@ -1,6 +1,6 @@
 //! The cgroup files: mounted, served, unmounted.
 
-use crate::cgroupfs::{self, Tree};
+use crate::cgroupfs::{self, Pollers, Tree};
 use crate::controller::Controller;
 use crate::identity::Host;
 use crate::model::Fault;
@@ -13,7 +13,10 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// What the channel is called in the descriptor store.
-const CHANNEL: &str = "cgroup-files";
+pub(super) const CHANNEL: &str = "cgroup-files";
+
+/// The file in the state directory that names who waits in `poll(2)`.
+const POLLERS: &str = "pollers";
 
 /// Mounts of dead services that may lie on each other.
 const MOST_STALE: usize = 16;
@@ -30,11 +33,12 @@ impl CgroupFiles {
     /// Mounts the tree on `dir` and serves it; with the channel that an earlier process left (`parked`), where its mount is
     /// still there, without mounting. What a service that died left mounted is unmounted first.
     ///
-    /// The channel is kept with `manager` for the next process.
+    /// The channel is kept with `manager` for the next process, and in `state` who is to be woken by it.
     pub(super) fn start(
         controller: Arc<Controller>,
         host: Arc<Host>,
         dir: &Path,
+        state: &Path,
         parked: Option<OwnedFd>,
         manager: Option<&Notifier>,
     ) -> Result<Self, Fault> {
@@ -44,16 +48,20 @@ impl CgroupFiles {
                 Some(Ok(channel)) if is_mounted(dir)? => Some((channel, Mount::resume(dir))),
                 _ => None,
             };
+            let (pollers, mut waiting) = Pollers::take_over(&state.join(POLLERS))?;
             let (channel, mount) = match resumed {
                 Some(resumed) => resumed,
-                None => mounted(dir)?,
+                None => {
+                    waiting.clear();
+                    mounted(dir)?
+                }
             };
             if let Some(manager) = manager {
                 manager.store(CHANNEL, channel.as_fd())?;
             }
-            let served = cgroupfs::serve(Tree::new(controller, host), channel);
+            let tree = Tree::new(controller, host, pollers);
             let task = tokio::spawn(async move {
-                if let Err(error) = served.await {
+                if let Err(error) = cgroupfs::serve(tree, channel, &waiting).await {
                     tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %error, "the cgroup files are no longer served");
                 }
             });

@@ -265,7 +265,8 @@ impl Service {
     fn mount_files(&self, controller: &Arc<Controller>, parked: Option<OwnedFd>) -> Result<Option<CgroupFiles>, Fault> {
         let Some(dir) = self.arguments.cgroup_fs(&self.runtime_dir) else { return Ok(None) };
         let manager = self.manager.is_connected().then_some(&self.manager);
-        match CgroupFiles::start(Arc::clone(controller), Arc::clone(&self.host), &dir, parked, manager) {
+        let state = state_dir(&self.runtime_dir);
+        match CgroupFiles::start(Arc::clone(controller), Arc::clone(&self.host), &dir, &state, parked, manager) {
             Ok(files) => Ok(Some(files)),
             Err(fault) if self.arguments.cgroup_fs.is_some() => Err(fault),
             Err(fault) => {

@@ -39,15 +39,15 @@ pub(super) mod opcode {
     pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
     pub const RELEASEDIR: u32 = 29;
-    pub const ACCESS: u32 = 34;
+    pub const CREATE: u32 = 35;
     pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
     pub const IOCTL: u32 = 39;
     pub const POLL: u32 = 40;
     pub const BATCH_FORGET: u32 = 42;
     pub const CUSE_INIT: u32 = 4096;
-    /// MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, SYMLINK, CREATE, RENAME2.
-    pub const MAKERS: [u32; 9] = [8, 9, 10, 11, 12, 13, 6, 35, 45];
+    /// MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, SYMLINK, RENAME2.
+    pub const MAKERS: [u32; 8] = [8, 9, 10, 11, 12, 13, 6, 45];
 }
 
 /// Flags of the negotiation (`FUSE_*` of `fuse_init_in`).

@@ -8,19 +8,21 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A mounted directory. Dropped, it is unmounted, lazily: who still has it open sees `ENOTCONN`.
+/// A mounted directory. Dropped, it is unmounted as [`unmount`] does: who still has it open sees `ENOTCONN`.
 #[derive(Debug)]
 pub struct Mount {
     path: Option<PathBuf>,
 }
 
 impl Mount {
-    /// Mounts a new channel on `directory`, for everybody. Who may open what, the server says.
+    /// Mounts a new channel on `directory`, for everybody. Who may open what, the kernel says by the modes and owners that
+    /// the server shows, then the server.
     ///
     /// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
     pub fn new(directory: &Path) -> io::Result<(Channel, Self)> {
         let channel = Channel::open(Path::new("/dev/fuse"))?;
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", channel.as_raw_fd());
+        let options =
+            format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", channel.as_raw_fd());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
         mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
         Ok((channel, Self { path: Some(directory.to_owned()) }))

@@ -103,9 +103,10 @@ impl Message {
         Self::begin(unique, 0).u64(node).u64(0).u64(0).u64(1).u32(0).u32(0).attributes(attributes).end()
     }
 
-    /// Attributes of a node (`fuse_attr_out`, 104). Not cached.
-    pub fn attributes_of(unique: u64, attributes: &Attributes) -> Self {
-        Self::begin(unique, 0).u64(0).u32(0).u32(0).attributes(attributes).end()
+    /// Attributes of a node (`fuse_attr_out`, 104), good for `seconds`: for the mounted directory, whose name nobody looks
+    /// up, this saves a question at each use of a path.
+    pub fn attributes_of(unique: u64, attributes: &Attributes, seconds: u64) -> Self {
+        Self::begin(unique, 0).u64(seconds).u32(0).u32(0).attributes(attributes).end()
     }
 
     /// `fuse_attr`, 88.
@@ -237,7 +238,7 @@ mod tests {
             (Message::init(1, OFFER), 64),
             (Message::cuse_init(1, OFFER, "x"), 72 + "DEVNAME=x".len() + 1),
             (Message::entry(1, 2, &attributes), 128),
-            (Message::attributes_of(1, &attributes), 104),
+            (Message::attributes_of(1, &attributes, 1), 104),
             (Message::opened(1, 2, 0), 16),
             (Message::written(1, 2), 8),
             (Message::statfs(1), 80),

@@ -84,11 +84,6 @@ pub enum Request<'a> {
     },
     /// The file system's figures.
     Statfs,
-    /// Whether the caller may, by `access(2)` or `chdir(2)`; only without `default_permissions`.
-    Access {
-        /// `R_OK`, `W_OK`, `X_OK`.
-        mask: u32,
-    },
     /// The caller of another request got a signal. Wants no reply.
     Interrupt {
         /// The other request.
@@ -105,7 +100,9 @@ pub enum Request<'a> {
         /// Whether a wake-up is wanted.
         notify: bool,
     },
-    /// Something that makes, renames or removes a name.
+    /// Opens a file that is not there, to make it.
+    Create,
+    /// Something else that makes, renames or removes a name.
     Make,
     /// An opcode that this does not know.
     Other(u32),
@@ -217,7 +214,7 @@ fn body<'a>(opcode: u32, mut f: Fields<'a>) -> Option<Request<'a>> {
         opcode::RELEASE => Request::Release { handle: f.u64()? },
         opcode::RELEASEDIR => Request::Releasedir { handle: f.u64()? },
         opcode::STATFS => Request::Statfs,
-        opcode::ACCESS => Request::Access { mask: f.u32()? },
+        opcode::CREATE => Request::Create,
         opcode::INTERRUPT => Request::Interrupt { unique: f.u64()? },
         opcode::IOCTL => {
             let (handle, flags, command, argument) = (f.u64()?, f.u32()?, f.u32()?, f.u64()?);
