@@ -11,12 +11,14 @@ use common::daemon::scratch_directory;
 use common::{Cgroups, eventually};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+const ENOTCONN: i32 = 107;
 const CACHE: &str = "/var/cache/ioasidd-test";
 
 fn succeed(command: &mut Command) -> String {
@@ -256,6 +258,12 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
         assert_eq!(shown["created_usec"], set["created_usec"]);
     };
 
+    // The cgroup files stay over a restart, also for who has one open; a stop takes them down.
+    let held = fs::File::open(format!("/proc/{}/root/run/ioasidd/cgroup/ioasids.current", machine.leader)).unwrap();
+    let read = |file: &fs::File| file.read_at(&mut [0; 8], 0).map_err(|error| error.raw_os_error());
+    machine.run("systemctl restart ioasidd.service");
+    assert_eq!(read(&held), Ok(2));
+
     let old = machine.service("MainPID");
     machine.install(&upgrade_of(&deb, scratch.path()));
     assert_ne!(machine.service("MainPID"), old, "an upgrade runs the new program");
@@ -263,7 +271,11 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
 
     machine.run("systemctl stop ioasidd.socket ioasidd.service");
     assert_eq!(machine.service("ActiveState"), "inactive");
+    assert_eq!(machine.run("grep -c ioasidd /proc/self/mountinfo || true"), "0\n");
+    assert_eq!(read(&held), Err(Some(ENOTCONN)), "it does not wait for a service that may never come");
+    drop(held);
     machine.run("systemctl start ioasidd.service");
+    assert_eq!(machine.run("cat /run/ioasidd/cgroup/system.slice/ioasids.current"), "2\n");
     still_there(3);
 
     machine.run("kill -9 $(systemctl show --value --property=MainPID ioasidd.service)");

@@ -71,6 +71,20 @@ impl CgroupFiles {
     }
 }
 
+/// Takes down the tree that an earlier process left mounted on `dir`, for there is nobody to serve it: a mount without a
+/// server, whose channel somebody keeps, would have its readers wait for ever.
+pub(super) fn take_down(dir: &Path, manager: &Notifier) {
+    let take_down = || {
+        if is_mounted(dir)? {
+            unmount(dir)?;
+        }
+        manager.remove(CHANNEL)
+    };
+    if let Err(error) = take_down() {
+        tracing::warn!(%error, path = %dir.display(), "the cgroup files may stay mounted");
+    }
+}
+
 impl Drop for CgroupFiles {
     fn drop(&mut self) {
         self.task.abort();

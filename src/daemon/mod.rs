@@ -38,8 +38,6 @@ use tokio::signal::unix::{self, SignalKind, signal};
 const ACTIVATED: &str = "ioasid.sock";
 /// The same made by us, and left with the manager.
 const LISTENER: &str = "listener";
-/// The channel of the cgroup files.
-const FILES: &str = "cgroup-files";
 
 /// `ioasidd`: 0 after a clean shutdown, 1 where the policy or the host is not as it must be, 2 for a wrong usage.
 pub fn main() -> ExitCode {
@@ -49,12 +47,28 @@ pub fn main() -> ExitCode {
     logging::start();
     let outcome = match arguments.supervise && !arguments.check && std::env::var_os(supervise::MARK).is_none() {
         true => prepare_supervision(&arguments, inherited),
-        false => run(&arguments, inherited),
+        false => {
+            let left_mounted = inherited.iter().any(|found| found.name == files::CHANNEL);
+            run(&arguments, inherited).inspect_err(|_| {
+                if left_mounted {
+                    take_down_files(&arguments)
+                }
+            })
+        }
     };
     outcome.unwrap_or_else(|fault| {
         tracing::error!(MESSAGE_ID = FAULT, "{fault}");
         ExitCode::FAILURE
     })
+}
+
+/// Takes down the tree that an earlier process left mounted and that this one will not serve.
+fn take_down_files(arguments: &Arguments) {
+    if let (Ok(runtime_dir), Ok(manager)) = (arguments.runtime_dir(), Notifier::from_environment())
+        && let Some(dir) = arguments.cgroup_fs(&runtime_dir)
+    {
+        files::take_down(&dir, &manager);
+    }
 }
 
 fn prepare_supervision(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fault> {
@@ -89,7 +103,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
         let at = inherited.iter().position(|found| found.name == name)?;
         Some(inherited.swap_remove(at).fd)
     };
-    let parked = Parked { activated: take(ACTIVATED), listener: take(LISTENER), files: take(FILES) };
+    let parked = Parked { activated: take(ACTIVATED), listener: take(LISTENER), files: take(files::CHANNEL) };
     let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
     let channel = device.map(|found| found.fd.try_clone()).transpose()?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
@@ -130,6 +144,15 @@ enum End {
     Stop,
     /// To be started again, perhaps from another program file.
     Replace,
+}
+
+/// When another process goes on with what this one leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Successor {
+    AtOnce,
+    /// When somebody starts it, from the descriptors that the manager keeps.
+    Later,
+    Never,
 }
 
 /// The service, assembled.
@@ -195,20 +218,38 @@ impl Service {
         if let Some(watchdog) = watchdog {
             watchdog.abort();
         }
-        let goes_on = end == End::Replace || (!self.supervised && Notifier::store_size().is_some());
-        if goes_on {
-            // Who comes after goes on with the mount and the device: nothing is taken down.
-            std::mem::forget((device, files));
-        } else {
+        match self.successor(end).await {
+            // It goes on with the mount and the device: nothing is taken down.
+            Successor::AtOnce => std::mem::forget((device, files)),
+            // Open device files wait for it, and can be killed meanwhile; who reads a counter is not to wait.
+            Successor::Later => {
+                std::mem::forget(device);
+                drop(files);
+                if let Err(error) = self.manager.remove(files::CHANNEL) {
+                    tracing::warn!(%error, "the channel of the cgroup files stays with the service manager");
+                }
+            }
             // Nobody keeps the descriptors: the sets end with this process.
-            controller.abandon();
-            drop((device, files));
-            if !activated {
-                let _ = std::fs::remove_file(self.socket_path());
+            Successor::Never => {
+                controller.abandon();
+                drop((device, files));
+                if !activated {
+                    let _ = std::fs::remove_file(self.socket_path());
+                }
             }
         }
         controller.settle();
         Ok(if end == End::Replace { ExitCode::from(supervise::START_AGAIN) } else { ExitCode::SUCCESS })
+    }
+
+    /// When another process goes on with the descriptors.
+    async fn successor(&self, end: End) -> Successor {
+        match end {
+            End::Replace => Successor::AtOnce,
+            End::Stop if self.supervised || Notifier::store_size().is_none() => Successor::Never,
+            End::Stop if dbus::is_restarting().await => Successor::AtOnce,
+            End::Stop => Successor::Later,
+        }
     }
 
     fn socket_path(&self) -> PathBuf {

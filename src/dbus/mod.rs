@@ -1,7 +1,8 @@
 //! The D-Bus edge: `org.ioasid1` on the bus.
 //!
 //! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]), what is told without being asked
-//! ([`teller`]), polkit ([`polkit`]), and the connection that comes and goes ([`link`]). Objects hold no state but who
+//! ([`teller`]), polkit ([`polkit`]), the connection that comes and goes ([`link`]), and what the service manager says of our end
+//! ([`manager_job`]). Objects hold no state but who
 //! they are: every call and every property asks the controller. Nothing else in the service names zbus.
 //!
 //! Every method goes the same way: [`Core::identify`] says who calls, [`Call::permit`] asks the controller's one
@@ -10,6 +11,7 @@
 mod caller;
 mod error;
 mod link;
+mod manager_job;
 mod options;
 mod pending;
 mod polkit;
@@ -18,6 +20,7 @@ mod set;
 mod teller;
 
 pub use link::{Address, Bus};
+pub use manager_job::is_restarting;
 
 use crate::controller::{Controller, NewSet};
 use crate::identity::Host;

@@ -49,9 +49,12 @@ impl Drop for Mount {
     }
 }
 
-/// Unmounts what is mounted on `path`, lazily; nothing there is fine. Never asks the file system's server.
+/// Unmounts what is mounted on `path`; nothing there is fine. Never asks the file system's server, and waits for nobody.
+///
+/// Lazily, for others may have it open, and by force, which ends the connection: they and who waits for an answer see
+/// `ENOTCONN` or `ECONNABORTED` at once, also where somebody keeps a copy of the channel.
 pub fn unmount(path: &Path) -> io::Result<()> {
-    match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+    match umount2(path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
