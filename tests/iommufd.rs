@@ -1,12 +1,13 @@
 //! The iommufd hand-over: with the set, or neither.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
 use common::{Actor, Cgroups, Daemon};
 use ioasid::model::{Refusal, SetRequest};
-use ioasid::proto::OpenIommufd;
-use std::os::fd::AsFd;
+use ioasid::proto::{CreateSet, OpenIommufd};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 fn policy(cgroups: &Cgroups) -> String {
@@ -24,28 +25,33 @@ fn policy(cgroups: &Cgroups) -> String {
     )
 }
 
+/// On a host with iommufd (few kernels of distributions have it) both come, on another neither.
 #[test]
-fn where_the_host_has_none_it_is_unsupported_and_no_set_is_made() {
-    if Path::new("/dev/iommu").exists() {
-        return;
-    }
+fn it_comes_with_the_set_or_neither_comes() {
     let cgroups = Cgroups::new();
     cgroups.make("guest");
     let daemon = Daemon::start(&policy(&cgroups));
     let before = daemon.snapshot();
     let actor = Actor::new(&cgroups, "guest");
     let wire = actor.connect(&daemon);
-    let unsupported = |refusal: Refusal| match refusal {
-        Refusal::Unsupported { what, why } => {
-            assert_eq!(what, "iommufd");
-            assert!(why.contains("/dev/iommu"), "{why}");
-        }
-        other => panic!("{other}"),
-    };
-    unsupported(wire.create_set(SetRequest { iommufd: true, ..SetRequest::default() }).unwrap_err());
-    assert!(daemon.sets().is_empty(), "it fails closed");
+    let created = wire.call(&CreateSet { request: SetRequest { iommufd: true, ..SetRequest::default() } }, &[]);
     let (set, _) = wire.create_set(SetRequest::default()).unwrap();
-    unsupported(wire.call(&OpenIommufd {}, &[set.as_fd()]).unwrap_err());
+    let opened = wire.call(&OpenIommufd {}, &[set.as_fd()]);
+    if Path::new("/dev/iommu").exists() {
+        let (_, of_set) = created.unwrap();
+        let (_, alone) = opened.unwrap();
+        for iommufd in [&of_set[1], &alone[0]] {
+            let path = fs::read_link(format!("/proc/self/fd/{}", iommufd.as_raw_fd())).unwrap();
+            assert_eq!(path, Path::new("/dev/iommu"));
+        }
+    } else {
+        for refused in [created.map(drop), opened.map(drop)] {
+            let refusal = refused.unwrap_err();
+            let Refusal::Unsupported { what, why } = &refusal else { panic!("{refusal}") };
+            assert!(what == "iommufd" && why.contains("/dev/iommu"), "{refusal}");
+        }
+        assert_eq!(daemon.sets().len(), 1, "it fails closed");
+    }
     let (forged, _kept) = ioasid::sys::seqpacket::pair().unwrap();
     let refused = wire.call(&OpenIommufd {}, &[forged.as_fd()]).unwrap_err();
     assert!(matches!(refused, Refusal::NotFound { .. }), "only a set FD is an authority: {refused}");
@@ -55,16 +61,18 @@ fn where_the_host_has_none_it_is_unsupported_and_no_set_is_made() {
 }
 
 #[test]
-fn exec_says_why_there_is_none_and_does_not_run_the_command() {
-    if Path::new("/dev/iommu").exists() {
-        return;
-    }
+fn exec_hands_it_to_the_command_or_says_why_and_does_not_run_it() {
     let cgroups = Cgroups::new();
     let daemon = Daemon::start(
         "version = 1\n[[rule]]\nname = \"root\"\ncgroup = \"/**\"\nusers = [\"root\"]\n\
         action = \"allow\"\nquota = { default = 8, max = 64 }",
     );
     let ran = daemon.run_ctl(&["--json", "exec", "--iommufd", "--", "echo", "ran"]);
+    if Path::new("/dev/iommu").exists() {
+        assert!(ran.status.success() && ran.stdout == b"ran\n", "{ran:?}");
+        drop(cgroups);
+        return daemon.finish();
+    }
     assert_eq!(ran.status.code(), Some(1));
     let refusal: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&refusal["error"], &refusal["errno"]), (&"Unsupported".into(), &"EOPNOTSUPP".into()));
