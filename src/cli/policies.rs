@@ -96,10 +96,18 @@ fn render(explained: &Value) -> String {
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     };
-    let mut text = format!("{} by rule {:?}", word(explained, "decision"), word(explained, "rule"));
-    if explained.get("file").is_some_and(Value::is_string) {
-        let _ = write!(text, " ({}:{})", word(explained, "file"), word(explained, "line"));
-    }
+    let mut text = word(explained, "decision");
+    let _ = match explained.get("file").is_some_and(Value::is_string) {
+        true => write!(
+            text,
+            " by rule {:?} ({}:{})",
+            word(explained, "rule"),
+            word(explained, "file"),
+            word(explained, "line")
+        ),
+        // No rule of a file decided: what stands there says why.
+        false => write!(text, ": {}", word(explained, "rule")),
+    };
     let bound = word(explained, "bound");
     let _ = writeln!(text, "{}{bound}", if bound.is_empty() { "" } else { ": " });
     let quota = word(explained, "quota");

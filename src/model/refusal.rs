@@ -47,7 +47,7 @@ pub enum Refusal {
         asked: u32,
     },
     /// The policy, or the lack of a privilege, forbids it.
-    #[error("not permitted by {rule}{}{bound}", if .bound.is_empty() { "" } else { ": " })]
+    #[error("not permitted ({rule}){}{bound}", if .bound.is_empty() { "" } else { ": " })]
     NotPermitted {
         /// The policy rule that refused, `no rule matches`, or the privilege that is missing.
         rule: String,

@@ -136,7 +136,12 @@ impl Problems {
             0 | 1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
-        format!("{}:{}:{}: {key}{}{more}", first.file, first.line, first.column, first.reason)
+        // A file that cannot be read has no line to name.
+        let place = match (first.line, first.column) {
+            (0, _) => first.file.clone(),
+            (line, column) => format!("{}:{line}:{column}", first.file),
+        };
+        format!("{place}: {key}{}{more}", first.reason)
     }
 }
 
