@@ -110,8 +110,10 @@ fn this_host_is_looked_at_with_and_without_a_service_and_status_says_the_same() 
     assert!(found(&without, "service")[0].starts_with("ioasidd does not answer"));
     let _cgroups = Cgroups::new();
     let daemon = Daemon::start("version = 1");
+    let policy_file = daemon.status().policy;
     let with: Value = serde_json::from_slice(&daemon.run_ctl(&["--json", "doctor"]).stdout).unwrap();
     assert_eq!(found(&with, "service"), [format!("ioasidd {} answers", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(found(&with, "policy"), [&*policy_file[0]], "the service's own policy, not the host's");
     let status = daemon.status().enforcement;
     // The service knows one class more: who answers at /dev/ioasid.
     for (class, how) in with["enforcement"].as_object().unwrap() {

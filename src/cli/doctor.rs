@@ -3,8 +3,8 @@
 use super::context::Context;
 use super::outcome::{Failed, Outcome};
 use super::table::printable;
-use crate::client::Service;
-use crate::survey::{Finding, Host, Severity, enforcement, findings};
+use crate::proto::GetStatus;
+use crate::survey::{Finding, Host, Severity, enforcement, findings, policy_from};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -20,27 +20,42 @@ struct Diagnosis {
 pub(super) fn doctor(context: &Context, root: Option<PathBuf>) -> Outcome {
     let host = Host::at(root.unwrap_or_else(|| PathBuf::from("/")));
     let mut findings = findings(&host);
-    if host.is_this()
-        && let Some(service) = findings.iter_mut().find(|finding| finding.id == "service")
-    {
-        *service = ask(context);
+    if host.is_this() {
+        ask(context).into_iter().for_each(|asked| replace(&mut findings, asked));
     }
     context.print(&Diagnosis { findings, enforcement: enforcement(&host) }, render)
 }
 
-/// Whether the service answers, where this command looks for it.
-fn ask(context: &Context) -> Finding {
-    let (severity, found, remedy) = match context.service().as_ref().map(Service::greeting) {
-        Ok(greeting) => (Severity::Ok, format!("ioasidd {} answers", greeting.version), None),
+/// Whether the service answers, where this command looks for it, and with what policy: it may have been started with
+/// another than the host's.
+fn ask(context: &Context) -> Vec<Finding> {
+    let service = |severity, found, remedy: Option<&str>| Finding {
+        id: "service",
+        severity,
+        found,
+        remedy: remedy.map(str::to_owned),
+    };
+    match context.ask(&GetStatus {}) {
+        Ok(status) => {
+            let answers = service(Severity::Ok, format!("ioasidd {} answers", status.version), None);
+            vec![answers, policy_from(&status.policy)]
+        }
         Err(failed) => {
             let why = match failed {
                 Failed::Call(error) => error.to_string(),
-                Failed::Launch { message, .. } | Failed::Verdict { message, .. } => message.clone(),
+                Failed::Launch { message, .. } | Failed::Verdict { message, .. } => message,
             };
-            (Severity::Warning, format!("ioasidd does not answer: {why}"), Some("systemctl enable --now ioasidd"))
+            let found = format!("ioasidd does not answer: {why}");
+            vec![service(Severity::Warning, found, Some("systemctl enable --now ioasidd"))]
         }
-    };
-    Finding { id: "service", severity, found, remedy: remedy.map(str::to_owned) }
+    }
+}
+
+/// Puts a finding in the place of what the files of the host said about the same.
+fn replace(findings: &mut [Finding], by: Finding) {
+    if let Some(found) = findings.iter_mut().find(|finding| finding.id == by.id) {
+        *found = by;
+    }
 }
 
 fn render(diagnosis: &Diagnosis) -> String {

@@ -75,6 +75,12 @@ pub enum Bus {
 }
 
 impl Arguments {
+    /// The policy file, absolute: who is told of it later sits in another directory.
+    pub fn policy(&self) -> Option<PathBuf> {
+        // Only an empty path has no absolute one; reading it says what is wrong.
+        self.policy.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+    }
+
     /// The runtime directory; a fault of the invocation where `--user` has none.
     pub fn runtime_dir(&self) -> Result<PathBuf, String> {
         match (&self.runtime_dir, self.user) {

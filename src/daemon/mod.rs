@@ -85,7 +85,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
     let runtime_dir = arguments.runtime_dir().map_err(Fault::new)?;
     let user = arguments.user.then(process::effective_uid);
     let host = Host::find(arguments.cgroup_root.as_deref(), user)?;
-    let policy_files = PolicyFiles::new(arguments.policy.as_deref(), user);
+    let policy_files = PolicyFiles::new(arguments.policy().as_deref(), user);
     let policy =
         policy_files.read().map_err(|problems| Fault::new(format!("the policy is bad\n{}", problems.render(false))))?;
     if arguments.check {

@@ -12,6 +12,7 @@ mod system;
 
 pub use host::Host;
 pub use nodes::enforcement;
+pub use system::policy_from;
 
 use serde::Serialize;
 

@@ -83,7 +83,6 @@ fn service(host: &Host) -> Finding {
 }
 
 fn policy(host: &Host) -> Finding {
-    let id = "policy";
     let in_directory = |directory: &str| {
         let names = host.names(directory).into_iter().filter(|name| name.ends_with(".toml"));
         names.map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
@@ -93,6 +92,12 @@ fn policy(host: &Host) -> Finding {
     if host.exists("/etc/ioasidd/policy.toml") {
         files.insert(0, "/etc/ioasidd/policy.toml".to_owned());
     }
+    policy_from(&files)
+}
+
+/// What a policy read from these files means.
+pub fn policy_from(files: &[String]) -> Finding {
+    let id = "policy";
     if files.is_empty() {
         return Finding::warning(id, "there is no policy, so every set is refused").mend(
             "begin /etc/ioasidd/policy.toml with\n    version = 1\n    [[rule]]\n    name = \"root\"\n    cgroup = \"/**\"\n    users = [\"root\"]\n    action = \"allow\"",
