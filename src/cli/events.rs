@@ -62,7 +62,8 @@ fn watch_words(event: &WatchEvent) -> String {
     printable(text.split_whitespace().collect::<Vec<_>>().join(" ").as_str())
 }
 
-fn words(event: &Event) -> String {
+/// One event as a line.
+pub(super) fn words(event: &Event) -> String {
     let by = |uid: &Option<u32>| uid.map_or_else(|| "by the service".to_owned(), |uid| format!("by uid {uid}"));
     let what = match &event.what {
         Happening::LimitHit { cgroup, max, asked, requester_cgroup } => {

@@ -11,11 +11,13 @@ pub mod bus;
 pub mod cgroups;
 pub mod daemon;
 pub mod libvirt;
+pub mod terminal;
 pub mod wire;
 
 pub use actor::{Actor, Order};
 pub use cgroups::Cgroups;
 pub use daemon::{Daemon, Options, Snapshot, supervised};
+pub use terminal::Terminal;
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

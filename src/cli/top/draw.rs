@@ -2,7 +2,8 @@
 
 use super::sample::{History, REMEMBERED};
 use super::view::{List, Mode, View, share};
-use crate::cli::table::{self, moment, printable, span};
+use crate::cli::events;
+use crate::cli::table::{self, printable, span};
 use crate::model::Limit;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,7 +14,11 @@ use std::collections::VecDeque;
 
 const BAR: usize = 12;
 const TREND: usize = 16;
-const KEYS: &str = "q quit  s sort  r reverse  / filter  Tab sets/cgroups  Enter sets of it  x revoke  ? help";
+/// Below this width bars are short and cgroups have no trend, so that the numbers of a terminal of 80 columns are whole.
+const WIDE: u16 = 101;
+const NARROW_BAR: usize = 8;
+/// The most wanted first: a narrow terminal cuts the end off.
+const KEYS: &str = "q quit  ? help  s sort  / filter  Tab sets/cgroups  x revoke  r reverse  Enter sets of it";
 
 /// Draws all of it.
 pub(super) fn screen(frame: &mut Frame<'_>, history: &History, view: &View) {
@@ -40,7 +45,7 @@ pub(super) fn screen(frame: &mut Frame<'_>, history: &History, view: &View) {
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History) {
     let Some(sample) = &history.sample else { return };
-    let [words, trend] = Layout::horizontal([Constraint::Min(40), Constraint::Length(REMEMBERED as u16)]).areas(area);
+    let [words, trend] = Layout::horizontal([Constraint::Min(62), Constraint::Max(REMEMBERED as u16)]).areas(area);
     let status = &sample.status;
     let mut lines = vec![Line::from(vec![
         format!("ioasidd {} ", status.version).bold(),
@@ -50,7 +55,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History) {
         let used = domain.current as f64 / domain.capacity.max(1) as f64;
         lines.push(Line::from(vec![
             Span::from(format!("{} ", domain.name)),
-            bar(used),
+            bar(used, BAR),
             Span::from(format!(
                 " {} of {}  peak {}  resting {}",
                 domain.current, domain.capacity, domain.peak, domain.resting
@@ -58,7 +63,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History) {
         ]));
     }
     frame.render_widget(Paragraph::new(lines), words);
-    let values: Vec<u64> = history.leased.iter().copied().collect();
+    let values: Vec<u64> = last(&history.leased, usize::from(trend.width)).copied().collect();
     frame.render_widget(Sparkline::default().data(&values).style(Style::new().fg(Color::Cyan)), trend);
 }
 
@@ -67,16 +72,18 @@ fn head_row<'a>(names: impl IntoIterator<Item = &'a str>) -> Row<'a> {
 }
 
 fn draw_cgroups(frame: &mut Frame<'_>, area: Rect, history: &History, view: &View) {
+    let wide = area.width >= WIDE;
+    let bar_columns = if wide { BAR } else { NARROW_BAR };
     let rows = view.cgroups(history).into_iter().map(|node| {
         let track = history.track(node.id);
         let (rate, hits) = track.map_or((0.0, 0.0), |track| (track.rate, track.hits));
         let dying = if node.dying { " (dying)" } else { "" };
         let used = match node.effective_max {
-            Limit::Count(_) => bar(share(node)),
+            Limit::Count(_) => bar(share(node), bar_columns),
             Limit::Max => Span::from(""),
         };
         let refused = Span::from(format!("{:>6}", node.events_local.max));
-        Row::new([
+        let mut cells = vec![
             Cell::from(format!("{}{dying}", printable(node.path.as_str()))),
             Cell::from(format!("{:>7}", node.current)),
             Cell::from(format!("{:>7}", node.effective_max.to_string())),
@@ -85,25 +92,32 @@ fn draw_cgroups(frame: &mut Frame<'_>, area: Rect, history: &History, view: &Vie
             Cell::from(format!("{rate:>+7.1}")),
             Cell::from(if hits > 0.0 { refused.red() } else { refused }),
             Cell::from(format!("{hits:>6.1}")),
-            Cell::from(track.map_or_else(String::new, |track| sparkline(&track.current))),
-        ])
+        ];
+        if wide {
+            cells.push(Cell::from(track.map_or_else(String::new, |track| sparkline(&track.current))));
+        }
+        Row::new(cells)
     });
-    let widths = [
+    let mut widths = vec![
         Constraint::Min(20),
         Constraint::Length(7),
         Constraint::Length(7),
-        Constraint::Length(BAR as u16 + 5),
+        Constraint::Length(bar_columns as u16 + 5),
         Constraint::Length(7),
         Constraint::Length(7),
         Constraint::Length(6),
         Constraint::Length(6),
-        Constraint::Length(TREND as u16),
     ];
-    let head = head_row(["CGROUP", "CURRENT", "    MAX", "USE", "   PEAK", "  IDS/S", "  HITS", "HITS/S", "LAST 16 S"]);
-    draw_table(frame, area, Table::new(rows, widths).header(head), view);
+    let mut names = vec!["CGROUP", "CURRENT", "    MAX", "USE", "   PEAK", "  IDS/S", "  HITS", "HITS/S"];
+    if wide {
+        widths.push(Constraint::Length(TREND as u16));
+        names.push("LAST 16 S");
+    }
+    draw_table(frame, area, Table::new(rows, widths).header(head_row(names)), view);
 }
 
 fn draw_sets(frame: &mut Frame<'_>, area: Rect, history: &History, view: &View) {
+    let (label, cgroup, bar_columns) = if area.width >= WIDE { (16, 16, BAR) } else { (10, 12, NARROW_BAR) };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     let rows = view.sets(history).into_iter().map(|set| {
         Row::new([
@@ -113,19 +127,19 @@ fn draw_sets(frame: &mut Frame<'_>, area: Rect, history: &History, view: &View) 
             Cell::from(format!("{:>5}", set.owner_uid)),
             Cell::from(format!("{:>6}", set.leased)),
             Cell::from(format!("{:>6}", set.quota)),
-            Cell::from(bar(f64::from(set.leased) / f64::from(set.quota.max(1)))),
+            Cell::from(bar(f64::from(set.leased) / f64::from(set.quota.max(1)), bar_columns)),
             Cell::from(set.state.to_string()),
             Cell::from(format!("{:>6}", span(now.saturating_sub(set.created_usec / 1_000_000)))),
         ])
     });
     let widths = [
         Constraint::Length(6),
-        Constraint::Length(16),
-        Constraint::Min(16),
+        Constraint::Length(label),
+        Constraint::Min(cgroup),
         Constraint::Length(5),
         Constraint::Length(6),
         Constraint::Length(6),
-        Constraint::Length(BAR as u16 + 5),
+        Constraint::Length(bar_columns as u16 + 5),
         Constraint::Length(8),
         Constraint::Length(6),
     ];
@@ -144,11 +158,7 @@ fn draw_foot(frame: &mut Frame<'_>, area: Rect, history: &History, view: &View) 
     let news = match (&view.trouble, &view.message, last) {
         (Some(trouble), ..) => Line::from(format!("no news: {trouble}")).red(),
         (None, Some(message), _) => Line::from(message.clone()).yellow(),
-        (None, None, Some(event)) => {
-            let what = serde_json::to_value(&event.what).unwrap_or_default();
-            let word = what.get("event").and_then(|word| word.as_str()).unwrap_or_default().to_owned();
-            Line::from(format!("last: {} {word}", moment(event.time_usec))).dim()
-        }
+        (None, None, Some(event)) => Line::from(events::words(event)).dim(),
         (None, None, None) => Line::default(),
     };
     let direction = if view.reversed { ", reversed" } else { "" };
@@ -173,19 +183,24 @@ fn popup(frame: &mut Frame<'_>, title: &str, text: &str) {
     frame.render_widget(Paragraph::new(text).block(Block::bordered().title(title)), middle);
 }
 
-/// A bar with its percentage: green, yellow from three quarters, red when full.
-fn bar(share: f64) -> Span<'static> {
+/// A bar of so many columns with its percentage: green, yellow from three quarters, red when full.
+fn bar(share: f64, columns: usize) -> Span<'static> {
     let colour = match share {
         share if share >= 1.0 => Color::Red,
         share if share >= 0.75 => Color::Yellow,
         _ => Color::Green,
     };
-    Span::styled(format!("{}{:>4.0}%", table::bar(share, BAR), share * 100.0), Style::new().fg(colour))
+    Span::styled(format!("{}{:>4.0}%", table::bar(share, columns), share * 100.0), Style::new().fg(colour))
+}
+
+/// The last `most` values.
+fn last(values: &VecDeque<u64>, most: usize) -> impl Iterator<Item = &u64> + Clone {
+    values.iter().skip(values.len().saturating_sub(most))
 }
 
 /// The last values in eight steps of their greatest.
 fn sparkline(values: &VecDeque<u64>) -> String {
-    let last = values.iter().skip(values.len().saturating_sub(TREND));
+    let last = last(values, TREND);
     let most = last.clone().copied().max().unwrap_or(0).max(1);
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let step = |value: &u64| usize::try_from((value * 7).div_ceil(most)).ok().and_then(|step| STEPS.get(step).copied());
@@ -222,6 +237,19 @@ mod tests {
         assert!(shown[5].contains("1 vm1") && shown[5].contains("active"), "{shown:#?}");
         view.mode = Mode::Confirm(1);
         assert!(lines(&history, &view, 120).iter().any(|line| line.contains("Revoke set 1?")));
+    }
+
+    #[test]
+    fn numbers_and_keys_are_whole_on_80_columns() {
+        let (mut history, mut view) = (History::default(), View::default());
+        history.add(sample(12, 3, 2), Instant::now());
+        let shown = lines(&history, &view, 80);
+        assert!(shown[1].contains("15 of 3072  peak 99  resting 4"), "{shown:#?}");
+        assert!(shown[4].ends_with("HITS/S") && shown[5].contains(" 75%"), "{shown:#?}");
+        assert!(shown[13].contains("? help") && shown[13].contains("x revoke"), "{shown:#?}");
+        view.list = List::Sets;
+        let shown = lines(&history, &view, 80);
+        assert!(shown[4].ends_with("AGE") && shown[5].contains(" active "), "{shown:#?}");
     }
 
     #[test]
