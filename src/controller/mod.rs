@@ -88,7 +88,7 @@ impl Caller {
             pid: peer.pid,
             uid: peer.uid,
             groups: peer.groups.clone(),
-            privileged: peer.privileged,
+            privileged: peer.is_administrator(),
             located,
         }
     }

@@ -26,9 +26,11 @@ pub struct Peer {
     pub gid: u32,
     /// Its supplementary groups when it connected.
     pub groups: Vec<u32>,
-    /// Whether it is an administrator: uid 0 with CAP_SYS_ADMIN, both in the initial user namespace; with `--user` the
-    /// service's own uid.
-    pub privileged: bool,
+    /// Whether it was an administrator when it was pinned: uid 0 with CAP_SYS_ADMIN, both in the initial user namespace;
+    /// with `--user` the service's own uid.
+    privileged: bool,
+    /// With `--user`: what it may do goes by its uid alone.
+    by_uid: bool,
     /// Where it was last found: the id of its own cgroup (which may be threaded), and what is charged for it.
     last: Mutex<Option<(CgroupId, Located)>>,
 }
@@ -81,15 +83,23 @@ impl Peer {
     fn new(pinned: OwnedFd, uid: u32, groups: Option<(u32, Vec<u32>)>, host: &Host) -> Result<Self, Failure> {
         let pid = pidfd::pid(pinned.as_fd()).map_err(|error| gone_or(error, "read the peer's pid"))?;
         let standing = Standing::of(pid).map_err(|error| gone_or(error, "read /proc/PID/status"))?;
+        let by_uid = host.administrator_uid.is_some();
         let privileged = match host.administrator_uid {
             Some(administrator) => uid == administrator,
             // Both then and now: who connected as root and then gave it up is none, nor is who became root since.
             None => uid == 0 && standing.is_administrator(pid),
         };
         let (gid, groups) = groups.unwrap_or((standing.gid, standing.groups));
-        let peer = Self { pid, pidfd: Arc::new(pinned), uid, gid, groups, privileged, last: Mutex::new(None) };
+        let peer = Self { pid, pidfd: Arc::new(pinned), uid, gid, groups, privileged, by_uid, last: Mutex::new(None) };
         peer.check_alive()?;
         Ok(peer)
+    }
+
+    /// Whether it is an administrator, then and now: a connection outlives the privileges of who made it, as that of a
+    /// service manager does which then becomes the unit's user.
+    pub fn is_administrator(&self) -> bool {
+        let still = || Standing::of(self.pid).is_ok_and(|standing| standing.is_administrator(self.pid));
+        self.privileged && (self.by_uid || still() && self.is_alive())
     }
 
     /// Whether its process still runs.

@@ -4,7 +4,8 @@ use super::*;
 use crate::sys::cgroup::scratch::Scratch;
 use crate::sys::pidfd::Offer;
 use crate::sys::{listener, seqpacket};
-use std::process::{Child, Command};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 fn host(offer: Offer) -> Host {
@@ -47,7 +48,7 @@ fn who_connects_is_known_by_its_process() {
         let peer = Peer::of_socket(a.as_fd(), &host).unwrap();
         assert_eq!((peer.pid, peer.uid), (std::process::id(), 0));
         assert_eq!(peer.cgroup(&host).unwrap().path, membership(peer.pid).unwrap());
-        assert!(peer.privileged && peer.is_alive());
+        assert!(peer.is_administrator() && peer.is_alive());
     }
 }
 
@@ -125,14 +126,27 @@ fn only_root_with_the_capability_in_the_initial_namespace_is_privileged() {
     for (options, expected) in cases {
         let waiter = Waiter::new(Command::new("setpriv").args(options).args(["sleep", "1000"]));
         wait_for_exec(waiter.0.id(), "sleep");
-        assert_eq!(waiter.peer(0, &host).privileged, expected, "{options:?}");
-        assert!(!waiter.peer(65534, &host).privileged, "told another uid");
+        assert_eq!(waiter.peer(0, &host).is_administrator(), expected, "{options:?}");
+        assert!(!waiter.peer(65534, &host).is_administrator(), "told another uid");
     }
     let waiter = Waiter::new(Command::new("unshare").args(["-Ur", "sleep", "1000"]));
     wait_for_exec(waiter.0.id(), "sleep");
-    assert!(!waiter.peer(0, &host).privileged, "root of another user namespace");
+    assert!(!waiter.peer(0, &host).is_administrator(), "root of another user namespace");
     let own = Host { administrator_uid: Some(1000), ..host };
-    assert!(waiter.peer(1000, &own).privileged && !waiter.peer(0, &own).privileged);
+    assert!(waiter.peer(1000, &own).is_administrator() && !waiter.peer(0, &own).is_administrator());
+}
+
+#[test]
+fn who_gave_its_privileges_up_is_no_administrator_any_more() {
+    let host = host(Offer::of_this_kernel());
+    let mut given_up = Command::new("sh");
+    given_up.args(["-c", "read _; exec setpriv --reuid 65534 --clear-groups sleep 1000"]).stdin(Stdio::piped());
+    let mut waiter = Waiter::new(&mut given_up);
+    let peer = waiter.peer(0, &host);
+    assert!(peer.is_administrator());
+    waiter.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    wait_for_exec(waiter.0.id(), "sleep");
+    assert!(!peer.is_administrator(), "it was, when it was pinned");
 }
 
 fn wait_for_exec(pid: u32, name: &str) {
@@ -159,7 +173,7 @@ fn another_user_at_the_socket_is_that_user() {
         let peer = Peer::of_socket(served.as_fd(), &host).unwrap();
         assert_eq!((peer.pid, peer.uid, peer.gid), (waiter.0.id(), 65534, 65533));
         assert_eq!(peer.groups, [7, 9]);
-        assert!(!peer.privileged);
+        assert!(!peer.is_administrator());
     }
     drop(waiter);
     for offer in offers() {

@@ -105,7 +105,9 @@ impl Connection<'_> {
             Explain::OP => answer::<Explain>(header, body, |call| {
                 controller.explain(&call.user, &cgroup_path("cgroup", &call.cgroup)?, call.quota)
             }),
-            GetMap::OP => answer::<GetMap>(header, body, |call| Ok(controller.map(call.domain, self.peer.privileged)?)),
+            GetMap::OP => {
+                answer::<GetMap>(header, body, |call| Ok(controller.map(call.domain, self.peer.is_administrator())?))
+            }
             SetCgroupMax::OP => reply_to::<SetCgroupMax>(header, self.set_cgroup_max(body).await.map(bare)),
             ResetPeak::OP => reply_to::<ResetPeak>(header, self.reset_peak(body).await.map(bare)),
             Recharge::OP => reply_to::<Recharge>(header, self.recharge(body).await.map(bare)),
