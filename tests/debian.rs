@@ -8,7 +8,8 @@
 mod common;
 
 use common::daemon::scratch_directory;
-use common::{Cgroups, eventually};
+use common::shown::{self, Shown};
+use common::{Cgroups, Terminal, eventually, eventually_equal};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -59,13 +60,13 @@ fn package(name: &str, ending: &str) -> PathBuf {
 
 /// A Debian 13 as a tar file.
 fn trixie() -> PathBuf {
-    let tar = Path::new(CACHE).join("trixie.tar");
+    let tar = Path::new(CACHE).join("trixie-bubblewrap.tar");
     if !tar.exists() {
         fs::create_dir_all(CACHE).unwrap();
         let unfinished = tar.with_extension("unfinished.tar");
         succeed(
             Command::new("mmdebstrap")
-                .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus,python3", "trixie"])
+                .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus,python3,bubblewrap", "trixie"])
                 .arg(&unfinished),
         );
         fs::rename(&unfinished, &tar).unwrap();
@@ -133,23 +134,21 @@ impl Machine {
         self.directory.path().join("root").join(path.trim_start_matches('/'))
     }
 
-    fn try_run(&self, command: &str) -> Output {
+    /// What runs a command in the machine.
+    fn words(&self, command: &str) -> Vec<String> {
+        let cgroup = self.cgroups.directory("machine/payload/init.scope");
+        let (cgroup, leader) = (cgroup.to_str().unwrap(), self.leader.to_string());
         // nsenter leaves it in its cgroup, which the machine knows nothing of.
-        Command::new("sh")
-            .args(["-c", r#"echo $$ > "$0"/cgroup.procs && exec "$@""#])
-            .arg(self.cgroups.directory("machine/payload/init.scope"))
-            .args(["nsenter", "--target", &self.leader.to_string(), "--all", "env", "-i", "--chdir=/"])
-            .args([
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "DEBIAN_FRONTEND=noninteractive",
-                "LC_ALL=C.UTF-8",
-                "sh",
-                "-ec",
-            ])
-            .arg(command)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        let enter = ["sh", "-c", r#"echo $$ > "$0"/cgroup.procs && exec "$@""#, cgroup, "nsenter", "--target", &leader];
+        let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
+        let clean =
+            [&["--all", "env", "-i", "--chdir=/root"], &environment[..], &["TERM=screen", "sh", "-ec", command]];
+        enter.iter().chain(clean.into_iter().flatten()).map(|word| (*word).to_owned()).collect()
+    }
+
+    fn try_run(&self, command: &str) -> Output {
+        let words = self.words(command);
+        Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command in the machine, which must succeed.
@@ -170,10 +169,27 @@ impl Machine {
         self.run(&format!("systemctl show --value --property={property} ioasidd.service")).trim().to_owned()
     }
 
+    /// Types commands that a document shows, in the home of root. What they show as output is what comes, soon.
+    fn type_shown(&self, commands: &[Shown]) {
+        for shown in commands {
+            if shown.output.is_empty() {
+                self.run(&shown.typed);
+            } else {
+                let wanted: String = shown.output.iter().map(|line| format!("{line}\n")).collect();
+                eventually_equal(&shown.typed, &wanted, || self.run(&shown.typed));
+            }
+        }
+    }
+
+    /// Copies a package into the home of root.
+    fn bring(&self, package: &Path) {
+        fs::copy(package, self.file("/root").join(package.file_name().unwrap())).unwrap();
+    }
+
     /// Puts a package there and installs it.
     fn install(&self, package: &Path) {
         let name = package.file_name().unwrap().to_str().unwrap();
-        fs::copy(package, self.file("/root").join(name)).unwrap();
+        self.bring(package);
         self.run(&format!("dpkg --install /root/{name}"));
         fs::remove_file(self.file("/root").join(name)).unwrap();
     }
@@ -300,33 +316,32 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     machine.power_off();
 }
 
-/// What the README tells a newcomer to do.
+/// What the README tells a newcomer to do, word by word; at its end what ioasidd(8) says of ending all sets.
 #[test]
-fn a_newcomer_writes_two_lines_hits_a_limit_and_finds_out_why() {
+fn a_newcomer_gets_through_what_the_readme_shows() {
     let machine = Machine::boot();
-    machine.install(&package("ioasidd_", ".deb"));
-    let policy = r#"version = 1
-rule = [{ name = "boxes", cgroup = "/box.slice/**", users = ["*"], action = "allow", quota = { default = 8 } }]
-cgroup = [{ path = "/box.slice", max = 4 }]
-"#;
-    fs::write(machine.file("/etc/ioasidd/policy.d/10-boxes.toml"), policy).unwrap();
-    machine.run("ioasidctl policy check && ioasidctl policy reload");
-    let in_box = |command: &str| {
-        machine.try_run(&format!(
-            "systemd-run --quiet --pipe --wait --collect --slice=box.slice --uid=daemon ioasidctl exec -- sh -ec '{command}'"
-        ))
-    };
-    assert_eq!(said("four ids", &in_box("ioasidctl alloc -n 4")).lines().count(), 4);
-    let refused = in_box("ioasidctl --json alloc -n 5");
-    let refusal: Value = serde_json::from_slice(&refused.stdout).unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert_eq!((&refusal["error"], &refusal["cgroup"]), (&"LimitExceeded".into(), &"/box.slice".into()));
-    let explained = machine.json("ioasidctl --json policy explain --user daemon --cgroup /box.slice/x.service");
-    assert_eq!((&explained["decision"], &explained["rule"]), (&"allow".into(), &"boxes".into()));
-    let limit = &explained["limits"][0];
-    assert_eq!((&limit["max"], &limit["file"]), (&4.into(), &"/etc/ioasidd/policy.d/10-boxes.toml".into()));
-    assert!(machine.run("ioasidctl events").contains("/box.slice"));
-    machine.run("dpkg --purge ioasidd");
+    machine.bring(&package("ioasidd_", ".deb"));
+    let block = shown::readme_block("apt install");
+    let (look, typed) = block.commands.split_last().unwrap();
+    machine.type_shown(typed);
+
+    assert_eq!(look.typed, "ioasidctl top");
+    let words = machine.words(&look.typed);
+    let terminal = Terminal::start("newcomer", 100, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let screen = terminal
+        .shows("the full box", |s| s.lines().any(|line| line.starts_with("/box.slice ") && line.contains("100%")));
+    assert!(screen.contains("8 of 1047552"), "{screen}");
+    terminal.type_keys(&["Tab"]);
+    terminal.shows("its set", |s| s.lines().any(|line| line.contains(" box ") && line.contains("active")));
+    terminal.type_keys(&["q"]);
+    eventually("top ends", || terminal.is_over().then_some(()));
+
+    let blocks = shown::blocks("packaging/man/ioasidd.8");
+    let end = blocks.iter().find(|block| block.commands[0].typed.starts_with("systemctl stop")).unwrap();
+    machine.type_shown(&end.commands);
+    machine.run("systemctl start ioasidd.socket");
+    assert_eq!(machine.json("ioasidctl --json sets"), Value::Array(Vec::new()));
+    machine.run("systemctl stop box.service && dpkg --purge ioasidd");
     machine.power_off();
 }
 

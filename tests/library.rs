@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Cgroups, Daemon};
+use common::daemon::{IOASIDCTL, scratch_directory};
+use common::{Cgroups, Daemon, shown};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,34 @@ fn pkg_config_leads_to_it() {
     assert!(flags.contains("-lioasid"), "{flags}");
     let version = run(Command::new("pkg-config").args(["--modversion", "ioasid"]).env("PKG_CONFIG_PATH", built()));
     assert_eq!(version.trim(), env!("CARGO_PKG_VERSION"));
+}
+
+/// The example of libioasid(3), built and run with the two commands that the page shows.
+#[test]
+fn the_program_of_the_manual_page_allocates() {
+    let page = "packaging/man/libioasid.3";
+    let program = shown::displays(page).into_iter().find(|display| display.starts_with("#include")).unwrap();
+    let [commands] = &shown::blocks(page)[..] else { panic!("{page} shows one way to build and run it") };
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let directory = scratch_directory();
+    fs::write(directory.path().join("example.c"), program).unwrap();
+    let script: Vec<&str> = commands.commands.iter().map(|shown| shown.typed.as_str()).collect();
+    let said = run(Command::new("sh")
+        .args(["-euxc", r#"cd "$0" && eval "$1""#])
+        .arg(directory.path())
+        .arg(script.join("\n"))
+        .env("PATH", format!("{}:/usr/bin:/bin", Path::new(IOASIDCTL).parent().unwrap().display()))
+        .env("IOASID_SOCKET", daemon.socket())
+        // What an installed library needs none of.
+        .env("PKG_CONFIG_PATH", built())
+        .env("C_INCLUDE_PATH", in_source("packaging/include"))
+        .env("LIBRARY_PATH", built())
+        .env("LD_LIBRARY_PATH", built()));
+    assert_eq!(said, "1024\n");
+    daemon.settles_to(&before);
+    daemon.finish();
 }
 
 #[test]

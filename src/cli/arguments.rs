@@ -371,6 +371,22 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_page_has_every_option() {
+        let page = include_str!("../../packaging/man/ioasidctl.1");
+        let words: Vec<&str> = page.split_whitespace().collect();
+        let has =
+            |option: &str| words.windows(2).any(|pair| pair[0].trim_start_matches('.') == "Fl" && pair[1] == option);
+        let mut verbs = vec![Arguments::command()];
+        while let Some(verb) = verbs.pop() {
+            verbs.extend(verb.get_subcommands().filter(|below| !below.is_hide_set()).cloned());
+            let options = verb.get_arguments().filter(|option| !option.is_hide_set());
+            for option in options.filter_map(|option| option.get_long()) {
+                assert!(has(&format!("-{option}")), "{} --{option}", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn a_bad_value_has_a_good_shape() {
         for line in [
             "ioasidctl alloc -n abc",

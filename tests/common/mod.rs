@@ -11,6 +11,7 @@ pub mod bus;
 pub mod cgroups;
 pub mod daemon;
 pub mod libvirt;
+pub mod shown;
 pub mod terminal;
 pub mod wire;
 
