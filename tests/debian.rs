@@ -345,6 +345,34 @@ fn a_newcomer_gets_through_what_the_readme_shows() {
     machine.power_off();
 }
 
+/// The unit of ioasid-set(7), which has the socket by `OpenFile=` and sees no path to it.
+#[test]
+fn a_unit_takes_a_set_over_a_connection_that_its_manager_opened() {
+    let machine = Machine::boot();
+    machine.install(&package("ioasidd_", ".deb"));
+    let displays = shown::displays("packaging/man/ioasid-set.7");
+    let unit = displays.iter().find(|display| display.starts_with("[Service]")).unwrap();
+    assert!(unit.contains("User=daemon") && unit.contains("InaccessiblePaths=/run/ioasidd"), "{unit}");
+    fs::write(machine.file("/etc/systemd/system/worker.service"), unit).unwrap();
+    let worker = "#!/bin/sh\nid -nu; ioasidctl status 2> /dev/null || echo $?; ioasidctl alloc -n 2; exec sleep 600\n";
+    fs::write(machine.file("/usr/local/bin/worker"), worker).unwrap();
+    machine.run("chmod 755 /usr/local/bin/worker && systemctl daemon-reload && systemctl start worker");
+    let said = "journalctl --unit worker --output cat";
+    eventually_equal("what it says", &"daemon\n3\n1024\n1025\n".to_owned(), || {
+        let said = machine.run(said);
+        said.lines().filter(|line| !line.contains("worker.service")).map(|line| format!("{line}\n")).collect()
+    });
+    let set = machine.json("ioasidctl --json sets")[0].clone();
+    assert_eq!((&set["cgroup"], &set["leased"]), (&"/system.slice/worker.service".into(), &2.into()));
+    // What its manager was when it opened the socket, the unit is not: no administrator.
+    let as_daemon = "systemd-run --quiet --wait --pipe --property=OpenFile=/run/ioasidd/ioasid.sock --uid=daemon";
+    let refused = machine.try_run(&format!("{as_daemon} ioasidctl --json policy reload"));
+    let refusal: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!((refused.status.code(), &refusal["error"]), (Some(1), &"NotPermitted".into()));
+    machine.run("systemctl stop worker && dpkg --purge ioasidd");
+    machine.power_off();
+}
+
 #[test]
 fn lintian_finds_no_error() {
     let mut lintian = Command::new("lintian");

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 #[derive(Debug)]
 pub(super) struct Context {
     socket: PathBuf,
+    /// Whether somebody said which service: then no connection that was inherited is taken instead.
+    socket_named: bool,
     json: bool,
 }
 
@@ -21,7 +23,8 @@ impl Context {
     /// With what the command line says.
     pub fn new(socket: Option<PathBuf>, json: bool) -> Self {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        Self { socket: socket_path(socket, variable, |path| path.exists()), json }
+        let socket_named = socket.is_some() || variable("IOASID_SOCKET").is_some();
+        Self { socket: socket_path(socket, variable, |path| path.exists()), socket_named, json }
     }
 
     /// Whether standard output is for programs.
@@ -34,9 +37,13 @@ impl Context {
         self.socket.parent().unwrap_or(Path::new("/run/ioasidd"))
     }
 
-    /// A connection to the service.
+    /// A connection to the service: the one that this process was started with, else a new one. Asked for once a process.
     pub fn service(&self) -> Result<Service, Failed> {
-        Ok(Service::connect(&self.socket)?)
+        let inherited = if self.socket_named { None } else { Service::from_env()? };
+        match inherited {
+            Some(service) => Ok(service),
+            None => Ok(Service::connect(&self.socket)?),
+        }
     }
 
     /// One call to the service.

@@ -1,12 +1,14 @@
 //! A connection to `ioasid.sock`.
 
 use super::connection::{Broken, Connection, Message};
+use super::set::number_called;
 use super::{ClientError, PATIENCE, Set};
-use crate::model::SetRequest;
+use crate::model::{Refusal, SetRequest};
 use crate::proto::{
     Call, CreateSet, Event, GetEvents, Greeting, Hello, Identified, IdentifySet, Kind, OpenSet, SetInfo,
 };
-use crate::sys::listener;
+use crate::sys::{inherited, listener, socket_option};
+use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Where the service listens on a host.
 pub const DEFAULT_SOCKET: &str = "/run/ioasidd/ioasid.sock";
+
+/// What a connection to it is called in `LISTEN_FDNAMES`: what systemd takes from the path.
+const CONNECTION_NAME: &str = "ioasid.sock";
 
 /// A connection to the service. The service knows the caller by it: process, uid and cgroup.
 #[derive(Debug)]
@@ -38,6 +43,31 @@ impl Service {
             outcome => outcome?,
         };
         Ok(Self { path, connection, greeting, next_id: 2, patience: PATIENCE })
+    }
+
+    /// The connection that this process was started with: the descriptor called `ioasid.sock` under the LISTEN_FDS
+    /// protocol, which `OpenFile=/run/ioasidd/ioasid.sock` in a unit gives. `None` where it has none.
+    ///
+    /// Takes it over: nobody else may read it, another call of this would shake hands in the middle of what goes on there.
+    /// Where the service restarts, it is connected to at [`DEFAULT_SOCKET`].
+    pub fn from_env() -> Result<Option<Self>, ClientError> {
+        let variable = |name: &str| env::var(name).ok();
+        let Some(number) = number_called(CONNECTION_NAME, variable, std::process::id()) else { return Ok(None) };
+        let refused = |why: String| Refusal::invalid("fd", number, format!("a connection to the service: {why}"));
+        let socket = inherited::duplicate(number).map_err(|error| refused(error.to_string()))?;
+        if !socket_option::is_unix_seqpacket(socket.as_fd()) {
+            return Err(refused("it is no AF_UNIX SEQPACKET socket".to_owned()).into());
+        }
+        match greet(socket, Instant::now() + PATIENCE) {
+            // It restarted since.
+            Err(ClientError::Unreachable(error)) if left_in_the_middle(&error) => {
+                Self::connect(DEFAULT_SOCKET).map(Some)
+            }
+            Err(error) => Err(error),
+            Ok((connection, greeting)) => {
+                Ok(Some(Self { path: DEFAULT_SOCKET.into(), connection, greeting, next_id: 2, patience: PATIENCE }))
+            }
+        }
     }
 
     /// The same, with how long the service may stay away before a call gives up.
@@ -146,8 +176,11 @@ fn shake_hands(path: &Path, deadline: Instant) -> Result<(Connection, Greeting),
     let unreachable = |error: io::Error| {
         ClientError::Unreachable(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     };
-    let socket = listener::connect(path, Some(deadline)).map_err(unreachable)?;
-    let mut connection = Connection::new(socket).map_err(unreachable)?;
+    greet(listener::connect(path, Some(deadline)).map_err(unreachable)?, deadline)
+}
+
+fn greet(socket: OwnedFd, deadline: Instant) -> Result<(Connection, Greeting), ClientError> {
+    let mut connection = Connection::new(socket).map_err(ClientError::Unreachable)?;
     connection.send(1, &Hello::default(), &[], Some(deadline))?;
     let message = connection.receive(Some(deadline))?;
     match message.error() {

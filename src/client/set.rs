@@ -87,13 +87,18 @@ fn number_from(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<Op
             _ => Err(Refusal::invalid(FD_VARIABLE, text, "the number of a descriptor")),
         };
     }
+    Ok(number_called(FD_NAME, variable, pid))
+}
+
+/// The number of the descriptor with this name that process `pid` was given under the LISTEN_FDS protocol.
+pub(super) fn number_called(name: &str, variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<RawFd> {
     let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<u32>().ok());
-    let (Some(count), Some(names)) = (number("LISTEN_FDS"), variable("LISTEN_FDNAMES")) else { return Ok(None) };
+    let (count, names) = (number("LISTEN_FDS")?, variable("LISTEN_FDNAMES")?);
     if number("LISTEN_PID") != Some(pid) {
-        return Ok(None);
+        return None;
     }
-    let position = names.split(':').take(usize::try_from(count).unwrap_or(0)).position(|name| name == FD_NAME);
-    Ok(position.and_then(|at| RawFd::try_from(at).ok()).map(|at| LISTEN_FDS_START.saturating_add(at)))
+    let position = names.split(':').take(usize::try_from(count).unwrap_or(0)).position(|given| given == name);
+    position.and_then(|at| RawFd::try_from(at).ok()).map(|at| LISTEN_FDS_START.saturating_add(at))
 }
 
 #[cfg(test)]
