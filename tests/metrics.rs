@@ -185,10 +185,10 @@ fn rules_and_dashboard_name_only_metrics_that_exist() {
         &std::fs::read_to_string(format!("{directory}ioasidd-dashboard.json")).unwrap(),
     )
     .unwrap();
-    if let Ok(output) =
-        Command::new("promtool").args(["check", "rules"]).arg(format!("{directory}ioasidd.rules.yml")).output()
-    {
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for arguments in [["check", "rules", "ioasidd.rules.yml"], ["test", "rules", "ioasidd.rules.test.yml"]] {
+        let output = Command::new("promtool").args(arguments).current_dir(directory).output().unwrap();
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {said}\n{complained}");
     }
     drop((wire, made, actor));
     daemon.finish();
