@@ -6,8 +6,8 @@ use std::ops::Deref;
 /// One bit an index over borrowed words, all operations in one total order.
 ///
 /// For handshakes in which each side stores to one word and then looks at another: of two that do so at once, one
-/// sees the other. A release of a mapped id clears its used bit and then looks at its held flag; a hold sets the
-/// held flag and then looks at the used bit. Total over any content of the words; an index beyond them is never set.
+/// sees the other. [`SetMap`](super::leases::SetMap) has two of them. Total over any content of the words; an index
+/// beyond them is never set.
 #[derive(Debug)]
 pub struct Flags<S>(S);
 
@@ -37,6 +37,12 @@ impl<S: Deref<Target = [AtomicU64]>> Flags<S> {
         self.place(index).is_some_and(|(word, bit)| load_total(word) & bit != 0)
     }
 
+    /// Whether any of the first 64 flags is set. One load.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.0.first().is_some_and(|word| load_total(word) != 0)
+    }
+
     #[inline]
     fn place(&self, index: u32) -> Option<(&AtomicU64, u64)> {
         Some((self.0.get(index as usize / 64)?, 1 << (index % 64)))
@@ -54,42 +60,13 @@ mod tests {
             assert!(!flags.set(index) && flags.set(index) && flags.test(index));
         }
         assert!(!flags.test(1) && !flags.test(65));
-        assert!(flags.clear(64) && !flags.clear(64) && !flags.test(64) && flags.test(63));
+        assert!(flags.clear(64) && !flags.clear(64) && !flags.test(64) && flags.test(63) && flags.any());
+        assert!(flags.clear(0) && flags.clear(63) && !flags.any() && flags.test(127));
     }
 
     #[test]
     fn an_index_beyond_the_words_is_never_set() {
         let flags = Flags::new(vec![AtomicU64::new(u64::MAX)]);
         assert!(!flags.test(64) && !flags.set(64) && !flags.clear(u32::MAX));
-    }
-}
-
-#[cfg(all(test, ioasid_loom))]
-mod loom_models {
-    use super::*;
-    use crate::bitmap::leases::{LeaseMap, lease_words_needed};
-    use loom::sync::Arc;
-
-    /// Hold against release, of an id in use. Rules out: the holder's release sees no hold and the service's hold sees
-    /// the id in use, so that an id is held and available at once.
-    #[test]
-    fn of_hold_and_release_one_sees_the_other() {
-        loom::model(|| {
-            let words: Vec<AtomicU64> = (0..lease_words_needed(4).unwrap()).map(|_| AtomicU64::new(0)).collect();
-            let map = Arc::new(LeaseMap::new(4, words).unwrap());
-            let held = Arc::new(Flags::new(vec![AtomicU64::new(0)]));
-            map.lease_used(2);
-            let holder = {
-                let (map, held) = (Arc::clone(&map), Arc::clone(&held));
-                loom::thread::spawn(move || {
-                    map.release(2).unwrap();
-                    held.test(2)
-                })
-            };
-            held.set(2);
-            let service_sees_use = map.state_total(2).used;
-            let holder_sees_hold = holder.join().unwrap();
-            assert!(holder_sees_hold || !service_sees_use, "held by one, free for the other");
-        });
     }
 }

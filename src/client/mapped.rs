@@ -1,6 +1,7 @@
 //! A mapped set: claim and free without a system call.
 
 use super::{ClientError, Session};
+use crate::bitmap::leases::{Free, Revoked};
 use crate::model::{Pasid, PasidRange, Refusal, SetId};
 use crate::proto::{Map, Refill};
 use crate::shm::SetRegion;
@@ -56,23 +57,19 @@ impl MappedSet {
     /// `Revoked`, `Stale`, `QuotaExceeded`, `LimitExceeded`, `NoSpace`.
     #[inline]
     pub fn alloc(&self) -> Result<Pasid, ClientError> {
-        if self.region.is_revoked() {
-            return Err(self.revoked());
-        }
-        match self.region.claim() {
-            Some(pasid) => Ok(pasid),
-            None => self.refill_until(None, || self.region.claim()),
+        match self.region.alloc() {
+            Ok(Some(pasid)) => Ok(pasid),
+            Ok(None) => self.refill_until(None, || self.region.alloc()),
+            Err(Revoked) => Err(self.revoked()),
         }
     }
 
     /// Takes an id of `range`, both ends included.
     pub fn alloc_in(&self, range: PasidRange) -> Result<Pasid, ClientError> {
-        if self.region.is_revoked() {
-            return Err(self.revoked());
-        }
-        match self.region.claim_in(range) {
-            Some(pasid) => Ok(pasid),
-            None => self.refill_until(Some(range), || self.region.claim_in(range)),
+        match self.region.alloc_in(range) {
+            Ok(Some(pasid)) => Ok(pasid),
+            Ok(None) => self.refill_until(Some(range), || self.region.alloc_in(range)),
+            Err(Revoked) => Err(self.revoked()),
         }
     }
 
@@ -100,20 +97,12 @@ impl MappedSet {
     /// service frees it.
     #[inline]
     pub fn free(&self, pasid: Pasid) -> Result<FreeOutcome, ClientError> {
-        if self.region.is_revoked() {
-            return Err(self.revoked());
+        match self.region.free(pasid) {
+            Ok(Free::Done) => Ok(FreeOutcome::Freed),
+            Ok(Free::NotInUse) => Ok(FreeOutcome::NotInUse),
+            Ok(Free::TakesService) => self.free_through_service(pasid),
+            Err(Revoked) => Err(self.revoked()),
         }
-        if self.region.is_held(pasid) || self.region.is_watched() {
-            return self.free_through_service(pasid);
-        }
-        if self.region.release(pasid).is_err() {
-            return Ok(FreeOutcome::NotInUse);
-        }
-        // A hold may have come between the look and the release. It sees the id in use, or is seen here.
-        if self.region.is_held(pasid) && self.region.claim_at(pasid) {
-            return self.free_through_service(pasid);
-        }
-        Ok(FreeOutcome::Freed)
     }
 
     #[cold]
@@ -124,12 +113,21 @@ impl MappedSet {
 
     /// Asks for more leases until `claim` gets an id: another thread may take what came.
     #[cold]
-    fn refill_until(&self, range: Option<PasidRange>, claim: impl Fn() -> Option<Pasid>) -> Result<Pasid, ClientError> {
+    fn refill_until(
+        &self,
+        range: Option<PasidRange>,
+        alloc: impl Fn() -> Result<Option<Pasid>, Revoked>,
+    ) -> Result<Pasid, ClientError> {
         let mut session = self.session();
         loop {
             // Somebody else may have asked while this thread waited for the session.
-            if let Some(pasid) = claim() {
-                return Ok(pasid);
+            match alloc() {
+                Ok(Some(pasid)) => return Ok(pasid),
+                Ok(None) => {}
+                Err(Revoked) => {
+                    drop(session);
+                    return Err(self.revoked());
+                }
             }
             session.call(&Refill { count: AHEAD, range })?;
         }

@@ -16,35 +16,48 @@
 //! A region of another version is refused; what is appended later stays behind what is here.
 
 use super::Region;
-use crate::bitmap::leases::{LeaseMap, lease_words_needed};
-use crate::bitmap::{Flags, NotClaimed};
+use crate::bitmap::leases::{Free, LeaseMap, Revoked, SetMap, lease_words_needed};
 use crate::model::{Pasid, PasidRange, SetId};
 use crate::sync::AtomicU64;
 use std::io;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// `IOASIDR` and the version.
 const MAGIC: u64 = u64::from_le_bytes(*b"IOASIDR\x01");
 const STATE_AT: usize = 8;
 const HELD_AT: usize = 512;
-const REVOKED: u32 = 0;
-const WATCHED: u32 = 1;
 
-/// Some of the words of a region that several parts share.
+/// Some of the words of a region that several parts share: found without a look at the region, for each allocation comes
+/// through here.
 #[derive(Clone, Debug)]
 struct Words {
-    region: Arc<Region>,
-    range: Range<usize>,
+    at: NonNull<[AtomicU64]>,
+    /// Keeps the mapping.
+    _region: Arc<Region>,
+}
+
+// SAFETY: it is a shared reference to atomics in a mapping that it keeps alive, and those are Sync.
+unsafe impl Send for Words {}
+// SAFETY: as for Send.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Nothing where the region is shorter.
+    fn of(region: &Arc<Region>, range: Range<usize>) -> Self {
+        Self { at: NonNull::from(region.words().get(range).unwrap_or_default()), _region: Arc::clone(region) }
+    }
 }
 
 impl Deref for Words {
     type Target = [AtomicU64];
     #[inline]
     fn deref(&self) -> &[AtomicU64] {
-        // Within the region since it was made: `map` checked the size, and seals keep it.
-        self.region.words().get(self.range.clone()).unwrap_or_default()
+        // SAFETY: a part of the region's words, or the empty slice. They lie in a mapping that never moves and lives until
+        // the Region is dropped, which `_region` prevents; only atomics ever reach it.
+        unsafe { self.at.as_ref() }
     }
 }
 
@@ -54,9 +67,7 @@ impl Deref for Words {
 #[derive(Debug)]
 pub struct SetRegion {
     region: Arc<Region>,
-    state: Flags<Words>,
-    held: Flags<Words>,
-    leases: LeaseMap<Words>,
+    map: SetMap<Words>,
 }
 
 impl SetRegion {
@@ -100,8 +111,8 @@ impl SetRegion {
     /// Service: brings the leases in line with its own book after a restart. `leased` says of an id whether the set
     /// leases it and, where it does and the region does not say so, whether it is used.
     pub fn reconcile(&self, leased: impl Fn(Pasid) -> Option<bool>) {
-        for word in 0..self.leases.word_count() {
-            let seen = self.leases.snapshot(word);
+        for word in 0..self.map.word_count() {
+            let seen = self.map.snapshot(word);
             for pasid in (0..32).filter_map(|bit| Pasid::new(32 * word + bit)) {
                 let marked = seen.leased >> (pasid.get() % 32) & 1 == 1;
                 match leased(pasid) {
@@ -116,14 +127,10 @@ impl SetRegion {
     fn map(region: Region, ids: u32) -> io::Result<Self> {
         let region = Arc::new(region);
         let (leases_at, end) = layout(ids).ok_or(io::ErrorKind::InvalidInput)?;
-        let part = |range| Words { region: Arc::clone(&region), range };
+        let part = |range| Words::of(&region, range);
         let leases = LeaseMap::new(ids, part(leases_at..end)).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self {
-            state: Flags::new(part(STATE_AT..STATE_AT + 1)),
-            held: Flags::new(part(HELD_AT..leases_at)),
-            leases,
-            region,
-        })
+        let map = SetMap::new(part(STATE_AT..STATE_AT + 1), part(HELD_AT..leases_at), leases);
+        Ok(Self { map, region })
     }
 
     /// Its size in bytes.
@@ -133,90 +140,59 @@ impl SetRegion {
 
     /// Holder: takes an available id; `None` if there is none, so that the session is to be asked for more.
     #[inline]
-    pub fn claim(&self) -> Option<Pasid> {
-        self.leases.claim().and_then(Pasid::new)
+    pub fn alloc(&self) -> Result<Option<Pasid>, Revoked> {
+        Ok(self.map.alloc()?.and_then(Pasid::new))
     }
 
     /// Holder: takes an available id of `range`.
-    pub fn claim_in(&self, range: PasidRange) -> Option<Pasid> {
-        self.leases.claim_in(range.min(), range.max()).and_then(Pasid::new)
+    pub fn alloc_in(&self, range: PasidRange) -> Result<Option<Pasid>, Revoked> {
+        Ok(self.map.alloc_in(range.min(), range.max())?.and_then(Pasid::new))
     }
 
-    /// Holder: takes `pasid` and no other; false if it is not available.
-    pub fn claim_at(&self, pasid: Pasid) -> bool {
-        self.leases.claim_at(pasid.get())
-    }
-
-    /// Holder: puts an id back among those the set leases. An error where it was not in use.
+    /// Holder: puts an id back among those the set leases, unless that takes the service.
     #[inline]
-    pub fn release(&self, pasid: Pasid) -> Result<(), NotClaimed> {
-        self.leases.release(pasid.get())
-    }
-
-    /// Whether freeing the id takes the service: somebody holds it, or it has an alias.
-    #[inline]
-    pub fn is_held(&self, pasid: Pasid) -> bool {
-        self.held.test(pasid.get())
-    }
-
-    /// Whether the set was revoked.
-    #[inline]
-    pub fn is_revoked(&self) -> bool {
-        self.state.test(REVOKED)
-    }
-
-    /// Whether somebody watches the set, so that every free takes the service.
-    #[inline]
-    pub fn is_watched(&self) -> bool {
-        self.state.test(WATCHED)
+    pub fn free(&self, pasid: Pasid) -> Result<Free, Revoked> {
+        self.map.free(pasid.get())
     }
 
     /// Service: flags the set as revoked. There is no way back.
     pub fn flag_revoked(&self) {
-        self.state.set(REVOKED);
+        self.map.revoke();
     }
 
-    /// Service: says whether somebody watches.
+    /// Service: says whether somebody watches, so that every free takes the service.
     pub fn set_watched(&self, watched: bool) {
-        if watched {
-            self.state.set(WATCHED)
-        } else {
-            self.state.clear(WATCHED)
-        };
+        self.map.set_watched(watched);
     }
 
     /// Service: says whether freeing the id takes the service.
     pub fn set_held(&self, pasid: Pasid, held: bool) {
-        if held {
-            self.held.set(pasid.get())
-        } else {
-            self.held.clear(pasid.get())
-        };
+        self.map.set_held(pasid.get(), held);
+    }
+
+    /// Service: sees to it that freeing the id takes the service; false if nobody uses it, so that it may not.
+    pub fn hold(&self, pasid: Pasid) -> bool {
+        self.map.hold(pasid.get())
     }
 
     /// Service: leases an id, used at once or not.
     pub fn lease(&self, pasid: Pasid, used: bool) {
-        if used {
-            self.leases.lease_used(pasid.get())
-        } else {
-            self.leases.lease(pasid.get())
-        };
+        self.map.lease(pasid.get(), used);
     }
 
     /// Service: ends the lease of an id that nobody uses at this moment; whether it did.
     pub fn take_back(&self, pasid: Pasid) -> bool {
-        self.leases.take_back(pasid.get() / 32, 1 << (pasid.get() % 32)) != 0
+        self.map.take_back(pasid.get())
     }
 
     /// Service: ends the lease of an id, used or not.
     pub fn clear(&self, pasid: Pasid) {
-        self.leases.clear(pasid.get());
-        self.held.clear(pasid.get());
+        self.map.clear(pasid.get());
     }
 
     /// Whether the id is in use, as the holders say. Untrusted; in one order with the flags.
     pub fn is_used(&self, pasid: Pasid) -> bool {
-        self.leases.state_total(pasid.get()).used
+        self.map.is_used(pasid.get())
     }
 }
 
@@ -246,28 +222,30 @@ mod tests {
     fn what_the_service_leases_a_holder_claims() {
         let service = SetRegion::create(SetId(7), 1 << 20).unwrap();
         let holder = SetRegion::open(service.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        assert_eq!(holder.claim(), None);
+        assert_eq!(holder.alloc(), Ok(None));
         service.lease(pasid(2000), false);
         service.lease(pasid(0xF_FFFF), true);
-        assert_eq!(holder.claim(), Some(pasid(2000)));
+        assert_eq!(holder.alloc(), Ok(Some(pasid(2000))));
         assert!(service.is_used(pasid(2000)) && !service.take_back(pasid(2000)));
-        holder.release(pasid(2000)).unwrap();
-        assert!(holder.release(pasid(2000)).is_err());
-        assert!(service.take_back(pasid(2000)) && holder.claim().is_none());
-        assert!(holder.release(pasid(0xF_FFFF)).is_ok());
+        assert_eq!(holder.free(pasid(2000)), Ok(Free::Done));
+        assert_eq!(holder.free(pasid(2000)), Ok(Free::NotInUse));
+        assert!(service.take_back(pasid(2000)) && holder.alloc() == Ok(None));
+        assert_eq!(holder.free(pasid(0xF_FFFF)), Ok(Free::Done));
     }
 
     #[test]
     fn flags_cross_over() {
         let service = SetRegion::create(SetId(1), 4096).unwrap();
         let holder = SetRegion::open(service.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        assert!(!holder.is_revoked() && !holder.is_watched() && !holder.is_held(pasid(9)));
-        service.set_held(pasid(9), true);
+        [8, 9].into_iter().for_each(|id| service.lease(pasid(id), true));
+        assert!(service.hold(pasid(9)) && !service.hold(pasid(10)));
+        assert_eq!(holder.free(pasid(9)), Ok(Free::TakesService));
         service.set_watched(true);
-        service.flag_revoked();
-        assert!(holder.is_revoked() && holder.is_watched() && holder.is_held(pasid(9)) && !holder.is_held(pasid(8)));
+        assert_eq!(holder.free(pasid(8)), Ok(Free::TakesService));
         service.set_watched(false);
-        assert!(!holder.is_watched() && holder.is_revoked());
+        assert_eq!(holder.free(pasid(8)), Ok(Free::Done));
+        service.flag_revoked();
+        assert_eq!((holder.free(pasid(9)), holder.alloc()), (Err(Revoked), Err(Revoked)));
     }
 
     #[test]

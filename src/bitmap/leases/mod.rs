@@ -30,10 +30,14 @@ mod layout;
 mod loom_models;
 mod map;
 mod open;
+mod set_map;
+#[cfg(all(test, ioasid_loom))]
+mod set_models;
 #[cfg(all(test, not(ioasid_loom)))]
 mod tests;
 
 pub use map::{Lease, LeaseMap, Snapshot, lease_words_needed};
+pub use set_map::{Free, Revoked, SetMap};
 
 /// Ids that one word covers.
 pub const IDS_PER_WORD: u32 = 32;
