@@ -192,3 +192,70 @@ fn run_and_single_claim_do_not_overlap() {
         assert_eq!(pool.free(), 1);
     });
 }
+
+/// Shrink against alloc. Rules out: an id that is handed out and withheld at once, or neither.
+#[test]
+fn an_id_is_withheld_or_handed_out() {
+    model(4, || {
+        let pool = pool(2, &[0, 1]);
+        let other = pool.clone();
+        let theirs = thread::spawn(move || any(&other));
+        let withheld = pool.withhold(0, 1);
+        let theirs = theirs.join().unwrap();
+        assert_eq!(withheld, 2 - u32::from(theirs.is_some()));
+        assert_eq!((pool.free(), any(&pool)), (0, None));
+    });
+}
+
+/// Rules out: the same as for single ids, for runs: the next owner not seeing what the last one wrote (invariant 2).
+#[test]
+fn next_owner_of_a_run_sees_what_the_last_one_wrote() {
+    model(4, || {
+        let pool = pool(2, &[]);
+        let note = Arc::new(AtomicU64::new(0));
+        let (other, their_note) = (pool.clone(), note.clone());
+        let owner = thread::spawn(move || {
+            // ORDERING: Relaxed: the release and the claim are to carry it over.
+            their_note.store(1, Ordering::Relaxed);
+            other.release_run(0, 2).unwrap();
+        });
+        if pool.claim_run(2, 0, 1).is_some() {
+            // ORDERING: Relaxed: as above.
+            assert_eq!(note.load(Ordering::Relaxed), 1);
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// Rules out: a refusal that stands after a run was given back (invariant 5).
+#[test]
+fn release_of_a_run_ends_the_full_state() {
+    model(3, || {
+        let pool = pool(66, &[]);
+        let other = pool.clone();
+        let searcher = thread::spawn(move || any(&other));
+        pool.release_run(64, 2).unwrap();
+        let ours = any(&pool).expect("of two ids the other took one at most");
+        assert_ne!(searcher.join().unwrap(), Some(ours));
+    });
+}
+
+/// Rules out: an id that is seen claimed before what its owner wrote ahead of the claim is.
+#[test]
+fn who_sees_a_claim_sees_what_came_before_it() {
+    model(4, || {
+        let pool = pool(1, &[0]);
+        let note = Arc::new(AtomicU64::new(0));
+        let (other, their_note) = (pool.clone(), note.clone());
+        let owner = thread::spawn(move || {
+            // ORDERING: Relaxed: the claim is to carry it over.
+            their_note.store(1, Ordering::Relaxed);
+            any(&other).unwrap();
+        });
+        if pool.is_claimed(0) {
+            // ORDERING: Relaxed: as above.
+            assert_eq!(note.load(Ordering::Relaxed), 1);
+        }
+        owner.join().unwrap();
+    });
+}

@@ -22,6 +22,28 @@ fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     builder.check(body);
 }
 
+/// What one thread writes before it hands an id on, and the next is to see.
+#[derive(Clone)]
+struct Note(Arc<AtomicU64>);
+
+impl Default for Note {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(0)))
+    }
+}
+
+impl Note {
+    fn write(&self) {
+        // ORDERING: Relaxed: what is looked at is to carry it over.
+        self.0.store(1, Ordering::Relaxed);
+    }
+
+    fn is_seen(&self) -> bool {
+        // ORDERING: Relaxed: as above.
+        self.0.load(Ordering::Relaxed) == 1
+    }
+}
+
 /// Rules out: one available id claimed by two holders, or by none.
 #[test]
 fn one_available_id_goes_to_one_of_two_holders() {
@@ -74,15 +96,21 @@ fn take_back_and_claim_do_not_both_win() {
     });
 }
 
-/// Rules out: an id taken back while its release is half done, and a release that revives a lease.
+/// Rules out: an id taken back while its release is half done, or before what its holder did with it is seen; and a
+/// release that revives a lease.
 #[test]
 fn release_then_take_back_leaves_nothing() {
     model(4, || {
         let map = map(&[]);
         assert!(map.lease_used(3));
-        let other = map.clone();
-        let holder = thread::spawn(move || other.release(3).unwrap());
+        let (note, other) = (Note::default(), map.clone());
+        let theirs = note.clone();
+        let holder = thread::spawn(move || {
+            theirs.write();
+            other.release(3).unwrap();
+        });
         let during = map.take_back(0, u32::MAX);
+        assert!(during == 0 || note.is_seen());
         holder.join().unwrap();
         let after = map.take_back(0, u32::MAX);
         assert_eq!((during | after, during & after), (1 << 3, 0));
@@ -90,15 +118,21 @@ fn release_then_take_back_leaves_nothing() {
     });
 }
 
-/// Rules out: a release and the end of its lease leaving a used bit behind.
+/// Rules out: a release and the end of its lease leaving a used bit behind; a lease that ends as unused before what its
+/// holder did with the id is seen.
 #[test]
 fn clear_during_release_leaves_nothing() {
     model(4, || {
         let map = map(&[]);
         assert!(map.lease_used(3));
-        let other = map.clone();
-        let holder = thread::spawn(move || other.release(3).is_ok());
+        let (note, other) = (Note::default(), map.clone());
+        let theirs = note.clone();
+        let holder = thread::spawn(move || {
+            theirs.write();
+            other.release(3).is_ok()
+        });
         let was = map.clear(3);
+        assert!(was.used || note.is_seen());
         assert_eq!(holder.join().unwrap(), !was.used);
         assert_eq!(map.snapshot(0), Snapshot::default());
     });
@@ -168,17 +202,62 @@ fn next_holder_sees_what_the_last_one_wrote() {
     model(4, || {
         let map = map(&[]);
         assert!(map.lease_used(3));
-        let note = Arc::new(AtomicU64::new(0));
-        let (other, their_note) = (map.clone(), note.clone());
+        let (note, other) = (Note::default(), map.clone());
+        let theirs = note.clone();
         let owner = thread::spawn(move || {
-            // ORDERING: Relaxed: the release and the claim are to carry it over.
-            their_note.store(1, Ordering::Relaxed);
+            theirs.write();
             other.release(3).unwrap();
         });
-        if map.claim().is_some() {
-            // ORDERING: Relaxed: as above.
-            assert_eq!(note.load(Ordering::Relaxed), 1);
-        }
+        assert!(map.claim().is_none() || note.is_seen());
         owner.join().unwrap();
+    });
+}
+
+/// Rules out: a holder not seeing what the service set up for an id before it leased it.
+#[test]
+fn who_claims_a_lease_sees_what_came_before_it() {
+    model(4, || {
+        let (map, note) = (map(&[]), Note::default());
+        let (other, theirs) = (map.clone(), note.clone());
+        let service = thread::spawn(move || {
+            theirs.write();
+            assert!(other.lease(3));
+        });
+        assert!(map.claim().is_none() || note.is_seen());
+        service.join().unwrap();
+    });
+}
+
+/// Rules out: the service seeing an id in use before what its holder wrote ahead of the claim.
+#[test]
+fn who_sees_an_id_in_use_sees_what_came_before_the_claim() {
+    model(4, || {
+        let (map, note) = (map(&[3]), Note::default());
+        let (other, theirs) = (map.clone(), note.clone());
+        let holder = thread::spawn(move || {
+            theirs.write();
+            other.claim().unwrap();
+        });
+        assert!(!map.state(3).used || note.is_seen());
+        holder.join().unwrap();
+    });
+}
+
+/// Shrink against alloc: the service takes back what is unused, one at most, while a holder takes all it can. Rules out:
+/// an id in both hands or in none, and more taken back than was asked for.
+#[test]
+fn shrinking_takes_back_only_what_no_holder_got() {
+    model(3, || {
+        let map = map(&[3, 4]);
+        let other = map.clone();
+        let holder = thread::spawn(move || [other.claim(), other.claim()]);
+        let mut taken = Vec::new();
+        let count = map.take_back_in(0, 63, 1, |id| taken.push(id));
+        let claimed = holder.join().unwrap();
+        let in_use = claimed.iter().flatten().count() as u32;
+        assert!(count <= 1 && count as usize == taken.len());
+        assert!(taken.iter().all(|id| !claimed.contains(&Some(*id))), "{taken:?} {claimed:?}");
+        // A holder is refused for what was taken back, and for nothing else.
+        assert_eq!((map.count(0, 63), in_use), ((2 - count, in_use), 2 - count));
     });
 }
