@@ -5,14 +5,13 @@ mod common;
 use common::{Cgroups, Daemon, eventually};
 use ioasid::client::{ClientError, FreeOutcome, MappedSet, Set};
 use ioasid::model::{Pasid, PasidRange, Refusal, SetRequest};
-use ioasid::proto::{Phase, RevokeSet, WatchKind};
+use ioasid::proto::RevokeSet;
 use ioasid::shm::{Region, SetRegion};
 use ioasid::sync::{AtomicU64, publish};
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A space of 3,071 ids; rule `tests` allows up to 512 a set; two thirds of a batch is no power of two.
 fn policy(cgroups: &Cgroups, max: &str, batch: u32) -> String {
@@ -358,81 +357,5 @@ fn a_holder_that_scribbles_hurts_its_own_set_alone() {
     }
     session.free(&theirs).unwrap();
     drop((mapped, liar, session, honest));
-    scene.daemon.finish();
-}
-
-#[test]
-fn watchers_are_told_in_the_order_of_phases_and_an_id_rests_after_the_last() {
-    let scene = Scene::new("512", 32);
-    let set = scene.set("guest", 64);
-    let mapped = set.map().unwrap();
-    let first = mapped.alloc().unwrap();
-    let (mut device, mut cpu) = (set.session().unwrap(), set.session().unwrap());
-    let timeout = Duration::from_secs(10);
-    let snapshot = device.watch(&[WatchKind::Free], Phase::Device, timeout).unwrap();
-    assert_eq!(snapshot.pasids, [first]);
-    cpu.watch(&[WatchKind::Free], Phase::Cpu, timeout).unwrap();
-    assert_eq!(mapped.free(first).unwrap(), FreeOutcome::Pending);
-    let told = cpu.next_event(Some(common::deadline())).unwrap().unwrap();
-    assert_eq!((told.event, told.phase, told.ack), (WatchKind::Free, Some(Phase::Cpu), true));
-    assert_eq!(told.pasids, [first]);
-    // The next phase has not begun: its watcher was told nothing.
-    assert!(device.next_event(Some(std::time::Instant::now())).unwrap().is_none());
-    assert!(matches!(refusal(device.hold(first).unwrap_err()), Refusal::Busy { .. }));
-    cpu.ack(&told).unwrap();
-    let told = device.next_event(Some(common::deadline())).unwrap().unwrap();
-    assert_eq!((told.phase, &told.pasids), (Some(Phase::Device), &vec![first]));
-    assert!(!set.session().unwrap().verify(first).unwrap());
-    assert_eq!(set.session().unwrap().info().unwrap().leased, 32);
-    device.ack(&told).unwrap();
-    assert_eq!(set.session().unwrap().info().unwrap().leased, 31);
-    // Without a watcher frees are in the fast path again.
-    drop((device, cpu));
-    eventually("the watch is over", || {
-        let pasid = mapped.alloc().unwrap();
-        (mapped.free(pasid).unwrap() == FreeOutcome::Freed).then_some(())
-    });
-    drop((mapped, set));
-    scene.daemon.finish();
-}
-
-#[test]
-fn a_watcher_that_lets_its_time_pass_or_dies_is_not_waited_for() {
-    let scene = Scene::new("512", 32);
-    let set = scene.set("guest", 64);
-    let mut session = set.session().unwrap();
-    let pasids = session.alloc_many(2, None).unwrap();
-    let mut sleeper = set.session().unwrap();
-    sleeper.watch(&[], Phase::Last, Duration::from_millis(50)).unwrap();
-    assert_eq!(session.free(&pasids[..1]).unwrap().pending, &pasids[..1]);
-    eventually("its time is over", || (session.info().unwrap().leased == 1).then_some(()));
-    sleeper.watch(&[], Phase::Last, Duration::from_secs(10)).unwrap();
-    assert_eq!(session.free(&pasids[1..]).unwrap().pending, &pasids[1..]);
-    drop(sleeper);
-    eventually("it is not waited for", || (session.info().unwrap().leased == 0).then_some(()));
-    drop((session, set));
-    scene.daemon.finish();
-}
-
-#[test]
-fn serials_go_on_from_the_snapshot_and_revocation_is_told() {
-    let scene = Scene::new("512", 32);
-    let set = scene.set("guest", 2);
-    let (mut watcher, mut session) = (set.session().unwrap(), set.session().unwrap());
-    let before = session.alloc().unwrap();
-    let snapshot = watcher.watch(&[], Phase::Cpu, Duration::from_secs(10)).unwrap();
-    assert_eq!(snapshot.pasids, [before]);
-    let after = session.alloc().unwrap();
-    session.call(&ioasid::proto::Bind { pasid: after.get(), bound: true }).unwrap();
-    assert!(session.alloc().is_err());
-    scene.daemon.connect().ask(&RevokeSet { set: session.set().0, reason: "over".into() }).unwrap();
-    let mut next = || watcher.next_event(Some(common::deadline())).unwrap().unwrap();
-    let told: Vec<_> = (0..4).map(|_| next()).collect();
-    let kinds: Vec<_> = told.iter().map(|event| event.event).collect();
-    assert_eq!(kinds, [WatchKind::Alloc, WatchKind::Bind, WatchKind::Limit, WatchKind::Revoke]);
-    let serials: Vec<_> = told.iter().map(|event| event.serial - snapshot.serial).collect();
-    assert_eq!(serials, [1, 2, 3, 4]);
-    assert_eq!((told[0].pasids.as_slice(), told[3].detail.as_str()), (&[after][..], "over"));
-    drop((watcher, session, set));
     scene.daemon.finish();
 }

@@ -273,6 +273,7 @@ impl State {
             device_file: None,
             region: None,
             watchers: BTreeMap::new(),
+            told_in_use: BTreeSet::new(),
             serial: 0,
             quiescing: BTreeMap::new(),
             bound: BTreeSet::new(),

@@ -109,7 +109,8 @@ impl State {
         let Some(set) = self.sets.get(&id) else { return 0 };
         let Some(region) = &set.region else { return 0 };
         let candidates = set.leased.iter().copied().filter(|pasid| range.contains(pasid.get()));
-        let loose = candidates.filter(|pasid| !set.pending.contains(pasid) && set.holders(*pasid, None) == 0);
+        let bound_to_stay = |pasid: &Pasid| set.pending.contains(pasid) || set.told_in_use.contains(pasid);
+        let loose = candidates.filter(|pasid| !bound_to_stay(pasid) && set.holders(*pasid, None) == 0);
         let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
         let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
         self.give_back(id, &taken, 0);

@@ -585,8 +585,8 @@ impl State {
         if set.state != SetState::Active {
             region.flag_revoked();
         }
-        region.set_watched(false);
         set.region = Some(region);
+        set.flag_watched();
         self.mapped.insert(id);
         let ids: Vec<Pasid> = set.leased.iter().copied().collect();
         ids.into_iter().for_each(|pasid| self.refresh_held(id, pasid));
@@ -619,6 +619,7 @@ impl Set {
             device_file: record.device_file,
             region: None,
             watchers: BTreeMap::new(),
+            told_in_use: BTreeSet::new(),
             serial: 0,
             quiescing: BTreeMap::new(),
             bound: BTreeSet::new(),

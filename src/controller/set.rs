@@ -80,6 +80,9 @@ pub(super) struct Set {
     pub(super) region: Option<SetRegion>,
     /// Sessions that are told what happens here.
     pub(super) watchers: BTreeMap<SessionId, Watcher>,
+    /// Ids that a snapshot called in use. Until the watch ends they go back by a free that is told and no other way, also
+    /// where a holder released one in the very moment of the snapshot and the region calls it unused.
+    pub(super) told_in_use: BTreeSet<Pasid>,
     /// The serial of the last event that watchers could be told.
     pub(super) serial: u64,
     /// Ids on their way through the phases, by the serial of the event that is waited for.
@@ -141,9 +144,7 @@ impl Set {
     /// not use the id: then nothing is to be hung on it.
     pub(super) fn mark_held(&self, pasid: Pasid) -> bool {
         let Some(region) = &self.region else { return true };
-        // Flag first, look second: a release clears its bit and then looks at the flag, so one sees the other.
-        region.set_held(pasid, true);
-        let used = region.is_used(pasid);
+        let used = region.hold(pasid);
         if !used {
             region.set_held(pasid, self.is_held(pasid));
         }
@@ -179,6 +180,7 @@ impl Set {
             if self.leased.remove(id) {
                 count += 1;
                 self.pending.remove(id);
+                self.told_in_use.remove(id);
                 self.bound.remove(id);
                 if let Some(region) = &self.region {
                     region.clear(*id);

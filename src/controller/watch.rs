@@ -8,7 +8,7 @@
 use super::{Asked, Controller, Notice, SessionId, State};
 use crate::model::{Failure, Pasid, Refusal, SetId};
 use crate::proto::{self, Phase, Snapshot, WatchEvent, WatchKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The longest a phase waits for one watcher.
@@ -70,9 +70,12 @@ impl Controller {
         let set = state.set_mut(id)?;
         let watcher = Watcher { kinds: call.events.clone(), phase: call.phase, timeout, teller };
         set.watchers.insert(asked.session, watcher);
+        // Flag first, snapshot second: see `SetMap`.
         set.flag_watched();
+        let pasids = set.in_use_before(call.phase);
         let bound = set.bound.iter().copied().collect();
-        Ok(Snapshot { serial: set.serial, pasids: set.in_use(), bound })
+        set.told_in_use.extend(&pasids);
+        Ok(Snapshot { serial: set.serial, pasids, bound })
     }
 
     /// Goes on with what a session watched before a restart; gives the number of the request that asked for it.
@@ -82,7 +85,8 @@ impl Controller {
         let (request, call) = set.sessions.get(&session)?.watch.clone()?;
         let timeout = Duration::from_millis(call.timeout_ms.into());
         set.watchers.insert(session, Watcher { kinds: call.events, phase: call.phase, timeout, teller });
-        set.flag_watched();
+        let in_use = set.in_use();
+        set.told_in_use.extend(in_use);
         Some(request)
     }
 
@@ -135,6 +139,16 @@ impl Controller {
 }
 
 impl super::set::Set {
+    /// The ids in use, without those on their way back of which a watcher of `phase` is told no more: that phase has begun
+    /// for them, or is over.
+    fn in_use_before(&self, phase: Phase) -> Vec<Pasid> {
+        let told: BTreeSet<Pasid> = (self.quiescing.values())
+            .filter(|quiesce| quiesce.phase >= phase)
+            .flat_map(|quiesce| quiesce.pasids.iter().copied())
+            .collect();
+        self.in_use().into_iter().filter(|pasid| !told.contains(pasid)).collect()
+    }
+
     /// Tells every watcher that wants it; phases do not matter.
     pub(super) fn tell(&mut self, event: WatchKind, pasids: &[Pasid], detail: &str) {
         if self.watchers.is_empty() {
@@ -154,10 +168,16 @@ impl super::set::Set {
         }
     }
 
-    /// Says in the region whether frees take the service.
-    pub(super) fn flag_watched(&self) {
+    /// Says in the region whether frees take the service: from when a session watches until it ends, a restart of the
+    /// service in between included.
+    pub(super) fn flag_watched(&mut self) {
+        let mut calls = self.sessions.values().filter_map(|session| session.watch.as_ref());
+        let watched = calls.any(|(_, call)| call.events.is_empty() || call.events.contains(&WatchKind::Free));
+        if !watched {
+            self.told_in_use.clear();
+        }
         if let Some(region) = &self.region {
-            region.set_watched(self.watchers.values().any(|watcher| watcher.wants(WatchKind::Free)));
+            region.set_watched(watched);
         }
     }
 
@@ -227,9 +247,7 @@ impl State {
     /// A session is gone: nobody waits for it.
     pub(super) fn stop_watching(&mut self, id: SetId, session: SessionId) {
         let Some(set) = self.sets.get_mut(&id) else { return };
-        if set.watchers.remove(&session).is_none() {
-            return;
-        }
+        set.watchers.remove(&session);
         set.flag_watched();
         let mut over = Vec::new();
         for (serial, quiesce) in &mut set.quiescing {
