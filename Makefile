@@ -35,6 +35,7 @@ test: lint
 	@ci/install-packages vm
 	$(CARGO) test --no-fail-fast
 	ci/loom
+	ci/instructions
 	ci/dependencies
 
 # The benchmarks, printed as ratios and kept in target/bench/*.json.
