@@ -6,7 +6,7 @@ use crate::common::{Actor, Cgroups, Daemon, Options, eventually, eventually_equa
 use ioasid::model::CgroupPath;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn supervised() -> Options {
@@ -113,6 +113,35 @@ fn requests_in_flight_are_done_once() {
     assert_eq!((pasids.len(), daemon.current(&guest)), (3, 3));
     drop(device);
     eventually_equal("current", &0, || daemon.current(&guest));
+    drop(actor);
+    daemon.finish();
+    drop(cgroups);
+}
+
+/// Whoever waits for a service that does not read can be killed, and leaves nothing for it to do.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn callers_can_be_killed_while_nobody_serves() {
+    const OPENAT: &str = "257 ";
+    let (cgroups, guest, daemon, actor) = start();
+    let top = daemon.runtime_dir().join("cgroup");
+    let old = service_pid(&daemon);
+    signal(old, "STOP");
+    let waits = |pid: u32| {
+        let call = format!("/proc/{pid}/syscall");
+        eventually("the caller waits", || {
+            fs::read_to_string(&call).is_ok_and(|call| call.starts_with(OPENAT)).then_some(())
+        });
+    };
+    for path in [PathBuf::from("/dev/ioasid"), top.join("ioasids.current")] {
+        let mut reader = Command::new("cat").arg(path).stdout(std::process::Stdio::null()).spawn().unwrap();
+        waits(reader.id());
+        reader.kill().unwrap();
+        assert!(!reader.wait().unwrap().success());
+    }
+    signal(old, "CONT");
+    eventually_equal("sets", &0, || daemon.sets().len());
+    assert_eq!(daemon.current(&guest), 0);
     drop(actor);
     daemon.finish();
     drop(cgroups);
