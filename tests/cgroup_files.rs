@@ -252,6 +252,24 @@ fn a_user_sets_limits_below_a_delegated_cgroup_and_nowhere_else() {
     f.finish();
 }
 
+/// Both who has the whole subtree and who has a part of it, whoever made the cgroup.
+#[test]
+fn each_user_with_a_delegated_cgroup_above_may_set_the_limit() {
+    const WHOLE: u32 = 4327;
+    const PART: u32 = 4328;
+    let f = Fixture::new();
+    f.cgroups.make("d/x/y");
+    let set = |uid: u32, below: &str| shell_of_user(uid, &f.directory(below), "echo 3 > ioasids.max") == 0;
+    f.cgroups.delegate("d", WHOLE);
+    assert!(set(WHOLE, "d/x") && set(WHOLE, "d/x/y"), "also where root made it");
+    assert!(!set(PART, "d/x/y"));
+    f.cgroups.delegate("d/x", PART);
+    assert!(set(WHOLE, "d/x/y") && set(PART, "d/x/y"));
+    assert!(set(WHOLE, "d/x") && !set(PART, "d/x"));
+    assert!(!set(4329, "d/x/y"), "whatever the mode says");
+    f.finish();
+}
+
 /// Who opened the file was allowed to; the writer decides, so a privileged program's output sets nothing.
 #[test]
 fn a_file_that_was_passed_on_is_written_with_the_writers_right() {

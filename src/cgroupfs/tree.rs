@@ -187,8 +187,7 @@ impl Tree {
         let number = node.number().ok_or(ENOENT)?;
         let Some(file) = node.file else { return Ok(directory_attributes(number, &metadata)) };
         let (mode, owner) = match file {
-            // Who owns the cgroup above may set it: shown as its owner, checked when it is opened.
-            File::Max => (0o100_644, self.owner_above(found).unwrap_or((0, 0))),
+            File::Max => self.who_sets(found),
             // An administrator may reset it.
             File::Peak => (0o100_644, (0, 0)),
             _ => (0o100_444, (metadata.uid(), metadata.gid())),
@@ -197,9 +196,29 @@ impl Tree {
         Ok(Attributes { inode: number, mode, links: 1, uid: owner.0, gid: owner.1, changed })
     }
 
-    fn owner_above(&self, found: &Found) -> Option<(u32, u32)> {
-        let above = self.host.cgroups.open(&self.path(found).ok()?.parent()?).ok()?;
-        metadata_of(&above).ok().map(|metadata| (metadata.uid(), metadata.gid()))
+    /// Mode and owner of `ioasids.max`, as far as they can say it: who owns a cgroup above may set it. Where these are
+    /// several users one of them is shown and everybody may try: opening decides.
+    fn who_sets(&self, found: &Found) -> (u32, (u32, u32)) {
+        let owners = self.owners_above(found).unwrap_or_default();
+        match owners.split_last() {
+            None => (0o100_644, (0, 0)),
+            Some((nearest, others)) if others.iter().all(|(uid, _)| *uid == nearest.0) => (0o100_644, *nearest),
+            Some((nearest, _)) => (0o100_666, *nearest),
+        }
+    }
+
+    /// Users and groups that own a cgroup strictly above, the nearest last. What root owns was delegated to nobody.
+    fn owners_above(&self, found: &Found) -> Option<Vec<(u32, u32)>> {
+        let above = self.path(found).ok()?.parent()?;
+        let mut directory = self.host.cgroups.open(&CgroupPath::root()).ok()?;
+        let mut owners = Vec::new();
+        for name in above.components() {
+            directory = directory.child(name).ok()?;
+            let metadata = metadata_of(&directory).ok()?;
+            owners.push((metadata.uid(), metadata.gid()));
+        }
+        owners.retain(|(uid, _)| *uid != 0);
+        Some(owners)
     }
 
     fn list(&self, node: Node) -> Result<Vec<Entry>, Errno> {
