@@ -297,7 +297,7 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     assert_eq!(read(&held), Err(Some(ENOTCONN)), "it does not wait for a service that may never come");
     drop(held);
     machine.run("systemctl start ioasidd.service");
-    assert_eq!(machine.run("cat /run/ioasidd/cgroup/system.slice/ioasids.current"), "2\n");
+    assert_eq!(machine.run("cat /run/ioasidd/cgroup/ioasids.current"), "2\n");
     still_there(3);
 
     machine.run("kill -9 $(systemctl show --value --property=MainPID ioasidd.service)");
