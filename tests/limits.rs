@@ -97,6 +97,8 @@ fn max_takes_what_the_kernel_takes_and_nothing_else() {
         ("0x10", Limit::Count(16)),
         ("010", Limit::Count(8)),
         (" \t7\n", Limit::Count(7)),
+        ("\x0b0X1f\x0c\r", Limit::Count(31)),
+        ("18446744073709551615", Limit::Count(u64::MAX)),
         ("99999999", Limit::Count(99_999_999)),
         ("max", Limit::Max),
         ("0", Limit::Count(0)),
@@ -104,7 +106,22 @@ fn max_takes_what_the_kernel_takes_and_nothing_else() {
         host.set_max("a", text).unwrap();
         assert_eq!(host.cgroup("a").max, limit, "{text:?}");
     }
-    for text in ["-1", "junk", "", "  ", "1 2", "5x", "0x", "1e3", "+", "99999999999999999999999999"] {
+    for text in [
+        "-1",
+        "junk",
+        "",
+        "  ",
+        "\u{a0}5",
+        "0b1",
+        "08",
+        "5\0",
+        "1 2",
+        "5x",
+        "0x",
+        "1e3",
+        "+",
+        "99999999999999999999999999",
+    ] {
         let refusal = host.set_max("a", text).unwrap_err();
         match &refusal {
             Refusal::InvalidArgument { field, value, expected } => {

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::outcome::Outcome;
 use super::values;
+use crate::model::trim_blanks;
 use crate::proto::{Recharge, ResetPeak, RevokeSet, SetCgroupMax};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ pub(super) fn set_max(context: &Context, cgroup: &str, max: &str, persist: bool)
     let cgroup = String::from(values::cgroup(cgroup)?);
     values::check_max(max)?;
     context.ask(&SetCgroupMax { cgroup: cgroup.clone(), max: max.to_owned(), persist })?;
-    context.print(&json!({"cgroup": cgroup, "max": max.trim(), "persist": persist}), |_| String::new())
+    context.print(&json!({"cgroup": cgroup, "max": trim_blanks(max), "persist": persist}), |_| String::new())
 }
 
 /// Makes a cgroup's current use its peak.

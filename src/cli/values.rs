@@ -2,7 +2,9 @@
 
 use super::arguments::SetArguments;
 use super::outcome::Failed;
-use crate::model::{CgroupPath, Domain, Limit, Malformed, Pasid, PasidRange, Refusal, SetRequest, parse_base0};
+use crate::model::{
+    CgroupPath, Domain, Limit, Malformed, Pasid, PasidRange, Refusal, SetRequest, parse_base0, trim_blanks,
+};
 use std::str::FromStr;
 
 const A_COUNT: &str = "a number of ids, at least 1";
@@ -15,7 +17,7 @@ pub(super) fn parse<T: FromStr<Err = Malformed>>(field: &str, text: &str) -> Res
 
 /// `text` as a number, base 0.
 pub(super) fn number<T: TryFrom<u64>>(field: &str, text: &str, expected: &str) -> Result<T, Failed> {
-    parse_base0(text.trim())
+    parse_base0(trim_blanks(text))
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| Refusal::invalid(field, text, expected).into())
 }
@@ -40,7 +42,7 @@ pub(super) fn count(text: &str) -> Result<u32, Failed> {
 
 /// A PASID.
 pub(super) fn pasid(text: &str) -> Result<Pasid, Failed> {
-    parse("pasid", text.trim())
+    parse("pasid", trim_blanks(text))
 }
 
 /// An alias.
@@ -60,7 +62,7 @@ pub(super) fn cgroup(text: &str) -> Result<CgroupPath, Failed> {
 
 /// Whether `text` is what `set-max` takes; the text itself goes to the service.
 pub(super) fn check_max(text: &str) -> Result<(), Failed> {
-    if text.trim() == "policy" || text.parse::<Limit>().is_ok() {
+    if trim_blanks(text) == "policy" || text.parse::<Limit>().is_ok() {
         return Ok(());
     }
     Err(Refusal::invalid("max", text, "a number of ids, max or policy").into())

@@ -1,6 +1,6 @@
 //! A cgroup's limit.
 
-use super::{Malformed, parse_base0};
+use super::{Malformed, parse_base0, trim_blanks};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
@@ -41,7 +41,7 @@ impl FromStr for Limit {
     type Err = Malformed;
     /// Takes digits (base 0) or `max`, blanks around it ignored, as a write to a cgroup v2 file does.
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        match text.trim() {
+        match trim_blanks(text) {
             "max" => Ok(Self::Max),
             digits => parse_base0(digits)
                 .map(Self::Count)
@@ -98,10 +98,25 @@ mod tests {
             (" 5\n", Limit::Count(5)),
             ("max", Limit::Max),
             ("\tmax \n", Limit::Max),
+            ("\x0b7\x0c\r", Limit::Count(7)),
         ] {
             assert_eq!(text.parse(), Ok(limit), "{text:?}");
         }
-        for bad in ["", " ", "-1", "+1", "1 2", "max 1", "MAX", "0x", "08", "1.5", "18446744073709551616"] {
+        for bad in [
+            "",
+            " ",
+            "-1",
+            "+1",
+            "1 2",
+            "max 1",
+            "MAX",
+            "0x",
+            "08",
+            "1.5",
+            "18446744073709551616",
+            "\u{a0}5",
+            "5\u{2003}",
+        ] {
             assert!(bad.parse::<Limit>().is_err(), "{bad:?}");
         }
     }

@@ -36,6 +36,13 @@ impl Malformed {
     }
 }
 
+/// `text` without the blanks around it: those of C's `isspace`, and no others that Unicode knows.
+///
+/// Source: `strstrip`, the kernel's `lib/string_helpers.c`, which the writes to cgroup files go through.
+pub fn trim_blanks(text: &str) -> &str {
+    text.trim_matches(|c: char| matches!(c, ' ' | '\t'..='\r'))
+}
+
 /// Parses digits in C's base 0: decimal, `0x` hexadecimal, leading `0` octal. No sign, no blanks.
 ///
 /// Source: `kstrtoull(…, 0, …)`, the kernel's `lib/kstrtox.c`.

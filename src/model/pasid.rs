@@ -1,6 +1,6 @@
 //! PASIDs and inclusive ranges of them.
 
-use super::{Malformed, parse_base0};
+use super::{Malformed, parse_base0, trim_blanks};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -128,7 +128,7 @@ impl FromStr for PasidRange {
     /// Takes `A-B` or a single `A`; base 0, blanks around the numbers ignored.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let (min, max) = text.split_once('-').unwrap_or((text, text));
-        let bound = |s: &str| parse_base0(s.trim()).and_then(|n| u32::try_from(n).ok());
+        let bound = |s: &str| parse_base0(trim_blanks(s)).and_then(|n| u32::try_from(n).ok());
         bound(min)
             .zip(bound(max))
             .and_then(|(min, max)| Self::new(min, max))

@@ -4,7 +4,7 @@ use super::Edge;
 use super::channel::{Channel, Incoming, NOBODY, Reply, answer, failed, reply_to, unknown_op};
 use crate::controller::{Caller, Deed, Permit};
 use crate::identity::Peer;
-use crate::model::{CgroupPath, Failure, Limit, Refusal, SetId};
+use crate::model::{CgroupPath, Failure, Limit, Refusal, SetId, trim_blanks};
 use crate::proto::{
     Call, CreateSet, Done, Event, Explain, GetCgroup, GetEvents, GetMap, GetStatus, Greeting, Header, Hello,
     Identified, IdentifySet, Kind, ListSets, OpenIommufd, OpenSet, Recharge, Reload, ResetPeak, RevokeSet,
@@ -156,7 +156,7 @@ impl Connection<'_> {
     async fn set_cgroup_max(&self, body: &[u8]) -> Result<Done, Failure> {
         let call: SetCgroupMax = decode_request(body)?;
         let cgroup = cgroup_path("cgroup", &call.cgroup)?;
-        let limit: Option<Limit> = match call.max.trim() {
+        let limit: Option<Limit> = match trim_blanks(&call.max) {
             "policy" => None,
             max => Some(max.parse().map_err(|_| Refusal::invalid("max", &call.max, "a number of ids, max or policy"))?),
         };
