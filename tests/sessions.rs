@@ -87,6 +87,7 @@ fn what_is_leased_to_another_set_is_foreign_to_every_call() {
     assert!(session.verify(own).unwrap(), "with a foreign one in it nothing was freed");
     assert_eq!(refused(session.hold(pasid)), foreign);
     assert_eq!(refused(session.alias_add(pasid, 1)), foreign);
+    assert_eq!(refused(session.put(pasid)), foreign);
     assert!(!session.verify(pasid).unwrap());
     assert!(other.verify(pasid).unwrap());
     // Nobody's: not found, but for freeing.

@@ -109,6 +109,8 @@ impl Controller {
     }
 
     /// Puts one reference that this session took; nobody can put another's. Works on a set that is gone, too.
+    ///
+    /// Refused as `NotFound` where it took none, as `ForeignPasid` where the id is another set's.
     pub fn put(&self, id: SetId, asked: &Asked<'_>, pasid: u32) -> Result<(), Failure> {
         let mut state = self.lock();
         if state.was_done(id, asked) {
@@ -116,9 +118,12 @@ impl Controller {
         }
         let missing = || Refusal::not_found(format!("a reference of this session on pasid {pasid}"));
         let pasid = Pasid::new(pasid).ok_or_else(missing)?;
-        let set = state.set_mut(id)?;
-        let own = set.sessions.get_mut(&asked.session).ok_or_else(missing)?;
-        let held = own.holds.get_mut(&pasid).ok_or_else(missing)?;
+        let owner = state.pools.get(&state.set(id)?.domain).and_then(|pool| pool.owner(pasid));
+        let own = state.set_mut(id)?.sessions.get_mut(&asked.session).ok_or_else(missing)?;
+        let Some(held) = own.holds.get_mut(&pasid) else {
+            let foreign = owner.is_some_and(|owner| owner != id);
+            return Err(if foreign { Refusal::ForeignPasid { pasid } } else { missing() }.into());
+        };
         *held -= 1;
         let count = *held;
         if count == 0 {
