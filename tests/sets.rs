@@ -62,6 +62,33 @@ fn a_set_is_what_was_asked_for_and_its_last_close_gives_everything_back() {
 }
 
 #[test]
+fn sets_of_a_cgroup_that_was_made_again_are_not_those_of_the_one_before() {
+    let cgroups = Cgroups::new();
+    let guest = cgroups.make("guest");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let wire = daemon.connect();
+    let of = |path: &ioasid::model::CgroupPath| {
+        let sets = wire.ask(&ListSets { cgroup: Some(path.clone()) }).unwrap();
+        sets.into_iter().map(|set| (set.set, set.cgroup_id)).collect::<Vec<_>>()
+    };
+    let actor = Actor::new(&cgroups, "guest");
+    let (set, info) = actor.connect(&daemon).create_set(SetRequest::default()).unwrap();
+    set.session().unwrap().alloc().unwrap();
+    let first = (info.set, cgroups.id("guest"));
+    assert_eq!(of(&guest), [first]);
+    drop(actor);
+    cgroups.remove("guest");
+    assert_eq!(of(&guest), [first], "nobody else is there");
+    cgroups.make("guest");
+    assert!(of(&guest).is_empty());
+    assert_eq!(of(&cgroups.path("")), [first], "what is charged to it stays below those above");
+    drop((set, wire));
+    daemon.settles_to(&before);
+    daemon.finish();
+}
+
+#[test]
 fn a_set_fd_is_identified_and_its_ids_verified() {
     let cgroups = Cgroups::new();
     cgroups.make("guest");

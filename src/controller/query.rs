@@ -2,6 +2,7 @@
 
 use super::authority::Permitted;
 use super::life::misused;
+use super::set::Set;
 use super::{Controller, Permit, State};
 use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
 use crate::policy::Asker;
@@ -9,11 +10,24 @@ use crate::proto::{CgroupInfo, DomainInfo, Event, EventCounts, LimitSource, SetI
 use crate::quota::Node;
 
 impl Controller {
-    /// All sets that are not gone, in order of their numbers; those charged to `cgroup` or below where one is named.
-    pub fn sets(&self, cgroup: Option<&CgroupPath>) -> Vec<SetInfo> {
+    /// All sets that are not gone, in order of their numbers.
+    pub fn sets(&self) -> Vec<SetInfo> {
+        self.lock().sets_where(|_| true)
+    }
+
+    /// Of those the ones that are charged to `cgroup` or below it.
+    ///
+    /// A cgroup that was removed and made again is another one: sets of the first are not its own. Where there is none
+    /// at that path, they are those of the cgroups that were there.
+    pub fn sets_of(&self, cgroup: &CgroupPath) -> Result<Vec<SetInfo>, Fault> {
+        let living = self.world.cgroups.lineage(cgroup)?.and_then(|levels| levels.first().map(|(id, _)| *id));
         let state = self.lock();
-        let wanted = |path: &CgroupPath| cgroup.is_none_or(|above| above.contains(path));
-        state.sets.values().filter(|set| !set.gone && wanted(&set.cgroup)).map(|set| set.info(false)).collect()
+        Ok(match living {
+            Some(id) => {
+                state.sets_where(|set| set.node.id() == id || set.node.ancestors().iter().any(|above| above.id() == id))
+            }
+            None => state.sets_where(|set| cgroup.contains(&set.cgroup)),
+        })
     }
 
     /// One set without its ids.
@@ -112,6 +126,10 @@ impl Controller {
 }
 
 impl State {
+    fn sets_where(&self, wanted: impl Fn(&Set) -> bool) -> Vec<SetInfo> {
+        self.sets.values().filter(|set| !set.gone && wanted(set)).map(|set| set.info(false)).collect()
+    }
+
     fn find_dying(&self, path: &CgroupPath) -> Option<std::sync::Arc<Node>> {
         self.tree.nodes().into_iter().find(|node| node.path() == path && node.current() > 0)
     }

@@ -120,7 +120,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(OwnedObjectPath, String, String, u64, u32, u32, u32)>, BusError> {
         self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        let sets = self.core.controller.sets(None).into_iter();
+        let sets = self.core.controller.sets().into_iter();
         let listed = sets.map(|set| {
             let cgroup = set.cgroup.as_str().to_owned();
             Ok((path_of(set.set)?, set.label, cgroup, set.cgroup_id.0, set.quota, set.leased, set.in_use))

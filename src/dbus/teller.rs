@@ -43,7 +43,7 @@ impl Teller {
     /// Makes the objects what the controller's sets are.
     pub async fn compare(&mut self) -> Result<(), Failure> {
         let sets: BTreeMap<SetId, SetInfo> =
-            self.core.controller.sets(None).into_iter().map(|set| (set.set, set)).collect();
+            self.core.controller.sets().into_iter().map(|set| (set.set, set)).collect();
         let gone: Vec<SetId> = self.told.keys().copied().filter(|id| !sets.contains_key(id)).collect();
         for id in gone {
             self.remove(id, "closed").await?;

@@ -96,7 +96,10 @@ impl Connection<'_> {
                 Ok(Verified { leased })
             }),
             OpenIommufd::OP => reply_to::<OpenIommufd>(header, self.open_iommufd(body, &fds).await),
-            ListSets::OP => answer::<ListSets>(header, body, |call| Ok(controller.sets(call.cgroup.as_ref()))),
+            ListSets::OP => answer::<ListSets>(header, body, |call| match &call.cgroup {
+                Some(cgroup) => Ok(controller.sets_of(cgroup)?),
+                None => Ok(controller.sets()),
+            }),
             ShowSet::OP => reply_to::<ShowSet>(header, self.show_set(body).await.map(bare)),
             GetStatus::OP => answer::<GetStatus>(header, body, |_| Ok(controller.status())),
             GetCgroup::OP => answer::<GetCgroup>(header, body, |call| {
