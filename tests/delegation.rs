@@ -82,6 +82,43 @@ fn a_delegate_never_lifts_a_policy_line() {
 }
 
 #[test]
+fn what_an_administrator_writes_stands_over_what_a_delegate_wrote() {
+    let cgroups = Cgroups::new();
+    cgroups.make("mine/a");
+    cgroups.delegate("mine", USER);
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, ""));
+    let (actor, admin) = (Actor::of_user(&cgroups, "mine/a", USER), daemon.connect());
+    let wire = actor.connect(&daemon);
+    set_max(&wire, &cgroups, "mine/a", "5").unwrap();
+    set_max(&admin, &cgroups, "mine/a", "30").unwrap();
+    let shown = show(&admin, &cgroups, "mine/a");
+    assert_eq!((shown.max, shown.set_by.as_str()), (Limit::Count(30), "administrator"));
+    // The delegate tightens it again, and lifts nothing.
+    for (text, max) in [("20", 20), ("40", 30), ("policy", 30)] {
+        set_max(&wire, &cgroups, "mine/a", text).unwrap();
+        assert_eq!(show(&admin, &cgroups, "mine/a").max, Limit::Count(max), "{text}");
+    }
+    drop((wire, actor, admin));
+    daemon.finish();
+}
+
+#[test]
+fn a_threaded_cgroup_is_no_way_to_the_limit_of_its_domain() {
+    let cgroups = Cgroups::new();
+    cgroups.make("mine/thread");
+    std::fs::write(cgroups.directory("mine/thread").join("cgroup.type"), "threaded").unwrap();
+    cgroups.delegate("mine", USER);
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, ""));
+    let actor = Actor::of_user(&cgroups, "mine", USER);
+    let wire = actor.connect(&daemon);
+    let refusal = set_max(&wire, &cgroups, "mine/thread", "3").unwrap_err();
+    assert!(matches!(&refusal, Refusal::Unsupported { .. }), "{refusal:?}");
+    assert_eq!(show(&wire, &cgroups, "mine").max, Limit::Max);
+    drop((wire, actor));
+    daemon.finish();
+}
+
+#[test]
 fn an_administrators_max_stands_over_the_policy_line_through_reloads_until_policy() {
     let cgroups = Cgroups::new();
     cgroups.make("a");

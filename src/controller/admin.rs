@@ -12,8 +12,8 @@ use std::sync::Arc;
 impl Controller {
     /// Sets the `max` of the cgroup that the permit names; `None` goes back to the policy's line.
     ///
-    /// An administrator's stands over the policy line, through reloads; a delegated one only tightens what applies, and
-    /// cannot be made to persist.
+    /// An administrator's stands over the policy line, through reloads, and over what a delegate set before; a delegated
+    /// one only tightens what applies, and cannot be made to persist.
     pub fn set_limit(
         &self,
         caller: &Caller,
@@ -35,9 +35,9 @@ impl Controller {
         let before = node.limits();
         match (delegated, limit) {
             (true, limit) => node.set_delegated_limit(limit),
-            (false, Some(limit)) => node.set_administrator_limit(Some(limit)),
-            (false, None) => {
-                node.set_administrator_limit(None);
+            // What was written last stands, as in a file of the kernel's: also over what a delegate wrote.
+            (false, limit) => {
+                node.set_administrator_limit(limit);
                 node.set_delegated_limit(None);
             }
         }
