@@ -118,6 +118,53 @@ fn a_threaded_cgroup_is_no_way_to_the_limit_of_its_domain() {
     daemon.finish();
 }
 
+/// A service that reads the host's policy files, in a mount namespace where `/etc/ioasidd` is its own and has this
+/// policy in it.
+fn start_with_etc(policy: &str) -> (Daemon, tempfile::TempDir) {
+    // What is started is `ioasidd --policy FILE …`; the file becomes the host's.
+    let script = r#"mount -t tmpfs tmpfs "$0" && mkdir "$0/up" "$0/work" &&
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$0/up,workdir=$0/work" /etc &&
+        rm -rf /etc/ioasidd && mkdir /etc/ioasidd && cp "$3" /etc/ioasidd/policy.toml && program=$1 && shift 3 && exec "$program" "$@""#;
+    let scratch = common::daemon::scratch_directory();
+    let shell = ["unshare", "-m", "--propagation", "private", "sh", "-c", script].map(str::to_owned);
+    let through = [&shell[..], &[scratch.path().display().to_string()]].concat();
+    (Daemon::start_with(policy, &common::Options { through, ..common::Options::default() }), scratch)
+}
+
+#[test]
+fn a_persisted_max_is_in_its_file_until_policy_is_persisted() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let (daemon, _scratch) = start_with_etc(&policy(&cgroups, SPACE, &max(&cgroups, "a", 5)));
+    let admin = daemon.connect();
+    let file = format!("/proc/{}/root/etc/ioasidd/policy.d/90-set-max.toml", daemon.pid());
+    let persist = |max: &str| {
+        let cgroup = cgroups.path("a").into();
+        admin.ask(&SetCgroupMax { cgroup, max: max.into(), persist: true }).unwrap();
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let shown = || {
+        let shown = show(&admin, &cgroups, "a");
+        (shown.max, shown.source.map(|source| source.file))
+    };
+    let written = format!("path = '{}'\nmax = 9\n", cgroups.path("a"));
+    let text = persist("9");
+    assert!(text.ends_with(&written), "{text}");
+    assert_eq!(shown(), (Limit::Count(9), None));
+    // Read again, it is a line of the policy: what an administrator takes back.
+    admin.ask(&Reload {}).unwrap();
+    set_max(&admin, &cgroups, "a", "policy").unwrap();
+    assert_eq!(shown(), (Limit::Count(9), Some("/etc/ioasidd/policy.d/90-set-max.toml".into())));
+    let text = persist("policy");
+    assert!(!text.contains("max = 9"), "{text}");
+    let line = (Limit::Count(5), Some("/etc/ioasidd/policy.toml".to_owned()));
+    assert_eq!(shown(), line, "the line that is gone from the file is no policy any more");
+    admin.ask(&Reload {}).unwrap();
+    assert_eq!(shown(), line);
+    drop(admin);
+    daemon.finish();
+}
+
 #[test]
 fn an_administrators_max_stands_over_the_policy_line_through_reloads_until_policy() {
     let cgroups = Cgroups::new();

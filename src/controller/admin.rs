@@ -32,6 +32,11 @@ impl Controller {
         if persist {
             self.world.policy_source.persist(cgroup, limit)?;
         }
+        if persist && limit.is_none() {
+            // The line that was taken out of the file is none of the policy in force either.
+            state.policy = Arc::new(state.policy.without_persisted(cgroup));
+            node.set_policy_limit(state.policy_limit(cgroup));
+        }
         let before = node.limits();
         match (delegated, limit) {
             (true, limit) => node.set_delegated_limit(limit),

@@ -20,7 +20,8 @@ pub struct CgroupLine {
 /// least specific.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limits {
-    literal: HashMap<String, CgroupLine>,
+    /// Of several lines with one path the last decides.
+    literal: HashMap<String, Vec<CgroupLine>>,
     globs: Vec<CgroupLine>,
 }
 
@@ -30,7 +31,7 @@ impl Limits {
         let mut limits = Self::default();
         for line in lines {
             match line.pattern.literal() {
-                Some(path) => drop(limits.literal.insert(path, line)),
+                Some(path) => limits.literal.entry(path).or_default().push(line),
                 None => limits.globs.push(line),
             }
         }
@@ -42,7 +43,14 @@ impl Limits {
 
     /// The cgroups that a line names without a glob, and their `max`; in no order.
     pub fn literal(&self) -> impl Iterator<Item = (CgroupPath, Limit)> {
-        self.literal.iter().filter_map(|(path, line)| Some((path.parse().ok()?, line.max)))
+        self.literal.iter().filter_map(|(path, lines)| Some((path.parse().ok()?, lines.last()?.max)))
+    }
+
+    /// Takes out the lines of a file that name this cgroup without a glob.
+    pub fn forget(&mut self, cgroup: &CgroupPath, is_of_file: impl Fn(&Source) -> bool) {
+        if let Some(lines) = self.literal.get_mut(cgroup.as_str()) {
+            lines.retain(|line| !is_of_file(&line.source));
+        }
     }
 
     /// The line that decides for this cgroup. The root has no `max`, whatever matches it.
@@ -51,7 +59,7 @@ impl Limits {
             return None;
         }
         // A literal path is more specific than anything else that matches it.
-        self.literal.get(cgroup.as_str()).or_else(|| {
+        self.literal.get(cgroup.as_str()).and_then(|lines| lines.last()).or_else(|| {
             let names: Vec<&str> = cgroup.components().collect();
             self.globs.iter().find(|line| line.pattern.matches_levels(&names))
         })
@@ -103,6 +111,15 @@ mod tests {
         assert_eq!(max(&limits(&[("/a", 1), ("/a", 2)]), "/a"), Some(2));
         assert_eq!(max(&limits(&[("/a*", 1), ("/*b", 2)]), "/ab"), Some(2));
         assert_eq!(max(&limits(&[("/*b", 2), ("/a*", 1)]), "/ab"), Some(1));
+    }
+
+    #[test]
+    fn a_line_that_is_forgotten_uncovers_the_one_before() {
+        let mut limits = limits(&[("/**", 1), ("/a", 2), ("/a", 3), ("/b", 4)]);
+        limits.forget(&"/a".parse().unwrap(), |source| source.line == 3);
+        assert_eq!((max(&limits, "/a"), max(&limits, "/b")), (Some(2), Some(4)));
+        limits.forget(&"/a".parse().unwrap(), |source| source.line == 2);
+        assert_eq!(max(&limits, "/a"), Some(1));
     }
 
     #[test]

@@ -99,6 +99,14 @@ impl Policy {
         self.limits.find(cgroup).map(|line| (line.max, line.source.clone()))
     }
 
+    /// The policy without what `set-max --persist` wrote for this cgroup.
+    #[must_use]
+    pub fn without_persisted(&self, cgroup: &CgroupPath) -> Self {
+        let mut policy = self.clone();
+        policy.limits.forget(cgroup, |source| std::path::Path::new(&*source.file).ends_with(SET_MAX_FILE));
+        policy
+    }
+
     /// The `max` of a cgroup that no line names: `max`, or 0 with the profile `rfc-v4`.
     pub fn unset_limit(&self) -> Limit {
         match self.space.profile {
