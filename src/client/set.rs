@@ -40,8 +40,9 @@ impl Set {
         Self::from_fd(fd).map_err(|_| refusal("it is no AF_UNIX SEQPACKET socket").into())
     }
 
-    /// The set that this process was started with: `IOASID_SET_FD`, else the descriptor that is called `ioasid`
-    /// under the LISTEN_FDS protocol. The environment stays as it is.
+    /// The set that this process was started with: `IOASID_SET_FD`, where it is not empty, else the descriptor that is
+    /// called `ioasid` under the LISTEN_FDS protocol, unless LISTEN_PID names another process. The environment stays as
+    /// it is.
     ///
     /// `NotFound` where there is none, `InvalidArgument` where it is none.
     pub fn from_env() -> Result<Self, ClientError> {
@@ -81,7 +82,7 @@ impl AsFd for Set {
 
 /// The number of the set FD that the environment names.
 fn number_from(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<Option<RawFd>, Refusal> {
-    if let Some(text) = variable(FD_VARIABLE) {
+    if let Some(text) = variable(FD_VARIABLE).filter(|text| !text.is_empty()) {
         return match text.trim().parse::<RawFd>() {
             Ok(number) if number >= 0 => Ok(Some(number)),
             _ => Err(Refusal::invalid(FD_VARIABLE, text, "the number of a descriptor")),
@@ -90,11 +91,13 @@ fn number_from(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<Op
     Ok(number_called(FD_NAME, variable, pid))
 }
 
-/// The number of the descriptor with this name that process `pid` was given under the LISTEN_FDS protocol.
+/// The number of the descriptor with this name that process `pid` was given under the LISTEN_FDS protocol; where
+/// LISTEN_PID is missing, any process.
 pub(super) fn number_called(name: &str, variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<RawFd> {
     let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<u32>().ok());
     let (count, names) = (number("LISTEN_FDS")?, variable("LISTEN_FDNAMES")?);
-    if number("LISTEN_PID") != Some(pid) {
+    // Without it nobody says that they are another's; what is found has to prove what it is anyway.
+    if variable("LISTEN_PID").is_some() && number("LISTEN_PID") != Some(pid) {
         return None;
     }
     let position = names.split(':').take(usize::try_from(count).unwrap_or(0)).position(|given| given == name);
@@ -114,6 +117,7 @@ mod tests {
         let listen = [("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "x:ioasid")];
         assert_eq!(find(&listen), Ok(Some(4)));
         assert_eq!(find(&[listen[0], listen[1], listen[2], (FD_VARIABLE, "9")]), Ok(Some(9)));
+        assert_eq!(find(&[listen[0], listen[1], listen[2], (FD_VARIABLE, "")]), Ok(Some(4)));
         assert_eq!(find(&[]), Ok(None));
         assert!(find(&[(FD_VARIABLE, "-1")]).is_err());
         assert!(find(&[(FD_VARIABLE, "three")]).is_err());
@@ -123,6 +127,8 @@ mod tests {
     fn listen_fds_of_another_process_or_name_are_none() {
         let of = |count, pid, names| find(&[("LISTEN_FDS", count), ("LISTEN_PID", pid), ("LISTEN_FDNAMES", names)]);
         assert_eq!(of("1", "8", "ioasid"), Ok(None));
+        assert_eq!(of("1", "", "ioasid"), Ok(None));
+        assert_eq!(find(&[("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "ioasid")]), Ok(Some(3)), "nobody's");
         assert_eq!(of("1", "7", "x:ioasid"), Ok(None));
         assert_eq!(of("1", "7", ""), Ok(None));
         assert_eq!(of("0", "7", "ioasid"), Ok(None));
