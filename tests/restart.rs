@@ -63,6 +63,50 @@ fn ids_counters_aliases_and_limits_are_as_they_were() {
 }
 
 #[test]
+fn a_second_supervisor_in_the_same_directory_is_refused_and_harms_nothing() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    session.alloc_many(3, None).unwrap();
+    let second = std::process::Command::new(common::daemon::IOASIDD)
+        .arg("--policy")
+        .arg(daemon.policy_file())
+        .arg("--runtime-dir")
+        .arg(daemon.runtime_dir())
+        .args(["--supervise", "--bus", "none", "--device", "none", "--cgroup-fs", "none"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("another service is supervised here"), "{said}");
+    // What was parked is still there for the next process.
+    daemon.kill_service();
+    session.alloc().unwrap();
+    assert_eq!(daemon.current(&a), 4);
+    drop((session, set));
+    daemon.finish();
+}
+
+#[test]
+fn a_service_whose_supervisor_is_killed_ends_in_order() {
+    let cgroups = Cgroups::new();
+    let mut daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let served = eventually("somebody serves", || daemon.served_by());
+    let process = std::fs::File::open(format!("/proc/{served}")).unwrap();
+    daemon.signal("KILL");
+    daemon.wait();
+    eventually("the service ends with it", || {
+        let gone = nix::fcntl::openat(&process, "stat", nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty());
+        gone.is_err().then_some(())
+    });
+    assert!(!daemon.socket().exists(), "the socket file is left over");
+    let log = daemon.log();
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
 fn a_set_whose_holder_closes_while_nobody_serves_is_gone() {
     let cgroups = Cgroups::new();
     let a = cgroups.make("a");

@@ -210,7 +210,10 @@ impl Service {
                 Signal::End(end) => break end,
             }
         };
-        self.manager.stopping()?;
+        // A supervisor that died sends the signal by its death, and hears nothing: what follows is to be done all the same.
+        if let Err(error) = self.manager.stopping() {
+            tracing::debug!(%error, "the service manager is not told");
+        }
         drop(metrics);
         accepting.abort();
         unplugging.abort();

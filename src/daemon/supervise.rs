@@ -36,7 +36,10 @@ pub(super) fn supervise(runtime_dir: &Path, inherited: Vec<Inherited>) -> Result
     let address = state.join("notify");
     let bind = || {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
-        // One that nobody reads any more; a living supervisor's child has the records locked.
+        // Whoever reads there keeps the descriptors of another service in this directory.
+        if NoticeSocket::is_read(address.as_os_str()) {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another service is supervised here"));
+        }
         match std::fs::remove_file(&address) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => NoticeSocket::bind(address.as_os_str()),

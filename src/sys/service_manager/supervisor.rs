@@ -1,6 +1,6 @@
 //! The manager's side, for `--supervise`: hearing what the service says, and keeping what it parks.
 
-use super::notify::valid;
+use super::notify::{Notifier, valid};
 use crate::sys::address::with_manager_address;
 use crate::sys::{done, seqpacket, size_of_socklen, socket_option};
 use std::collections::BTreeMap;
@@ -50,6 +50,11 @@ impl NoticeSocket {
             done(unsafe { libc::bind(socket.as_raw_fd(), address, size) }).map(drop)
         })?;
         Ok(Self(socket))
+    }
+
+    /// Whether somebody reads at `address`: an address whose reader is gone is a name and nothing more.
+    pub fn is_read(address: &OsStr) -> bool {
+        Notifier::to(address).is_ok()
     }
 
     /// The next message; never blocks (`WouldBlock`). One that is cut short is `InvalidData`, its descriptors closed.
@@ -125,7 +130,6 @@ impl FdStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Notifier;
     use super::*;
     use crate::sys::readiness;
     use std::time::{Duration, Instant};
@@ -163,6 +167,9 @@ mod tests {
             assert!(store.apply(&mut socket.try_receive().unwrap()));
             assert_eq!(store.kept().len(), 1);
             assert_eq!(socket.try_receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert!(NoticeSocket::is_read(address));
+            drop(socket);
+            assert!(!NoticeSocket::is_read(address), "the name alone is left");
         }
     }
 
