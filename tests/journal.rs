@@ -134,6 +134,17 @@ fn nothing_is_told_while_all_is_well() {
 }
 
 #[test]
+fn without_a_journal_a_line_is_its_message() {
+    let cgroups = Cgroups::new();
+    let cgroup = String::from(cgroups.make("guest"));
+    let environment = vec![("IOASIDD_LOG".to_owned(), "info".to_owned())];
+    let daemon = Daemon::start_with(&policy(&cgroups), &common::Options { environment, ..common::Options::default() });
+    daemon.connect().ask(&SetCgroupMax { cgroup: cgroup.clone(), max: "9".into(), persist: false }).unwrap();
+    assert_eq!(daemon.log(), format!(" INFO ioasids.max of {cgroup} set to 9 by uid 0\n"));
+    daemon.finish();
+}
+
+#[test]
 fn each_kind_of_event_has_its_id_and_its_fields() {
     let cgroups = Cgroups::new();
     let (guest, other) = (cgroups.make("guest"), cgroups.make("other"));

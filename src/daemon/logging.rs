@@ -3,7 +3,6 @@
 use std::fmt;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,12 +20,11 @@ pub(super) fn start() {
         registry.with(journal.with_syslog_identifier("ioasidd".to_owned()).with_field_prefix(None)).init();
         return;
     }
-    let fields = debug_fn(line_field).delimited(" ");
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
-        .fmt_fields(fields);
+        .fmt_fields(debug_fn(line_field));
     registry.with(lines).init();
 }
 
@@ -35,6 +33,7 @@ fn line_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) ->
     match field.name() {
         "message" => write!(writer, "{value:?}"),
         name if name == "MESSAGE_ID" || name.starts_with("IOASID_") => Ok(()),
-        name => write!(writer, "{name}={value:?}"),
+        // The message comes first.
+        name => write!(writer, " {name}={value:?}"),
     }
 }
