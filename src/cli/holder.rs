@@ -20,7 +20,8 @@ pub(super) fn free(context: &Context, fd: &FdArgument, pasids: &[String]) -> Out
     let pasids = pasids.iter().map(|text| values::pasid(text)).collect::<Result<Vec<_>, Failed>>()?;
     let (_set, mut session) = held_session(fd)?;
     let pending = session.free(&pasids)?.pending;
-    context.print(&json!({"freed": pasids, "pending": pending}), |_| {
+    let freed: Vec<_> = pasids.iter().filter(|pasid| !pending.contains(pasid)).collect();
+    context.print(&json!({"freed": freed, "pending": pending}), |_| {
         let wait = |pasid| format!("{pasid} is free-pending: it returns when the last holder puts it");
         pending.iter().map(wait).collect::<Vec<_>>().join("\n")
     })
