@@ -24,10 +24,16 @@ impl Controller {
         count: u32,
         range: Option<PasidRange>,
     ) -> Result<Vec<Pasid>, Failure> {
+        let mut state = self.lock();
         if !(1..=MOST_AT_ONCE).contains(&count) {
+            // What would refuse so many anyhow refuses them.
+            self.usable(&mut state, id, range)?;
+            let set = state.set(id)?;
+            set.check_quota(count)?;
+            let (node, path) = (Arc::clone(&set.node), set.cgroup.clone());
+            state.make_room(&node, count, &path)?;
             return Err(Refusal::invalid("count", count, "1 to 8192 ids at once").into());
         }
-        let mut state = self.lock();
         let tag = state.tag_of(id, asked);
         self.alloc_as(&mut state, id, tag, count, range)
     }
