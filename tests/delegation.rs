@@ -191,6 +191,35 @@ fn an_administrators_max_stands_over_the_policy_line_through_reloads_until_polic
 }
 
 #[test]
+fn unused_leases_are_no_obstacle_to_a_recharge() {
+    let cgroups = Cgroups::new();
+    for below in ["a", "full"] {
+        cgroups.make(below);
+    }
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, &max(&cgroups, "full", 3)));
+    let (actor, admin) = (Actor::new(&cgroups, "a"), daemon.connect());
+    let (set, info) = actor.connect(&daemon).create_set_of(64).unwrap();
+    let mapped = set.map().unwrap();
+    let used = [mapped.alloc().unwrap(), mapped.alloc().unwrap()];
+    let current = |below: &str| show(&admin, &cgroups, below).current;
+    assert_eq!(current("a"), 64, "leased ahead");
+    let recharge = || admin.ask(&Recharge { set: info.set.0, cgroup: cgroups.path("full").into() });
+    recharge().unwrap();
+    assert_eq!((current("a"), current("full"), show(&admin, &cgroups, "full").events.max), (0, 3, 0));
+    // What is used stands in the way.
+    admin.ask(&Recharge { set: info.set.0, cgroup: cgroups.path("a").into() }).unwrap();
+    set_max(&admin, &cgroups, "full", "1").unwrap();
+    let refused = Refusal::LimitExceeded { cgroup: cgroups.path("full"), max: Limit::Count(1), current: 0, asked: 2 };
+    assert_eq!(recharge().unwrap_err(), refused);
+    assert_eq!((current("a"), current("full"), show(&admin, &cgroups, "full").events.max), (2, 0, 1));
+    mapped.free(used[0]).unwrap();
+    recharge().unwrap();
+    assert_eq!((current("a"), current("full")), (0, 1));
+    drop((mapped, set, actor, admin));
+    daemon.finish();
+}
+
+#[test]
 fn a_recharge_moves_the_charge_and_only_an_administrator_does_it() {
     let cgroups = Cgroups::new();
     for below in ["slice/a", "slice/b", "full"] {

@@ -3,7 +3,7 @@
 use super::authority::Permitted;
 use super::life::misused;
 use super::{Caller, Controller, Notice, Permit, State, now_usec};
-use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, Refusal};
+use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, PasidRange, Refusal, SetId};
 use crate::policy::Policy;
 use crate::proto::Happening;
 use crate::quota::Node;
@@ -69,8 +69,9 @@ impl Controller {
 
     /// Moves the whole charge of the set that the permit names to another cgroup.
     ///
-    /// Levels that both cgroups have in common are neither charged twice nor asked again. Refused with
-    /// `LimitExceeded` where the new branch has no room; then the charge is where it was.
+    /// Levels that both cgroups have in common are neither charged twice nor asked again. Unused leases that stand in
+    /// the way are taken back. Refused with `LimitExceeded` where the new branch has no room; then the charge is where it
+    /// was.
     pub fn recharge(&self, caller: &Caller, permit: &Permit, cgroup: &CgroupPath) -> Result<(), Failure> {
         let Permitted::Set(id) = permit.0 else { return Err(misused("recharge").into()) };
         let (mut state, node) = self.node_at(cgroup)?;
@@ -78,16 +79,8 @@ impl Controller {
         set.must_be_active()?;
         let from = set.cgroup.clone();
         let old = set.node.id();
-        if let Some(charge) = set.charge.take() {
-            match charge.transfer(&node) {
-                Ok(moved) => set.charge = Some(moved),
-                Err((unmoved, refusal)) => {
-                    set.charge = Some(unmoved);
-                    return Err(refusal.into());
-                }
-            }
-        }
-        let before = std::mem::replace(&mut set.node, Arc::clone(&node));
+        state.move_charge(id, &node)?;
+        let before = std::mem::replace(&mut state.set_mut(id)?.node, Arc::clone(&node));
         if let Err(fault) = state.keep_move(id) {
             let set = state.set_mut(id)?;
             // Back to where there was room for it a moment ago; without regard to what happened to its limits since.
@@ -191,6 +184,30 @@ impl Controller {
 }
 
 impl State {
+    /// Moves the charge of a set; its node is the caller's to change.
+    fn move_charge(&mut self, id: SetId, to: &Arc<Node>) -> Result<(), Refusal> {
+        loop {
+            let set = self.set_mut(id)?;
+            let Some(charge) = set.charge.take() else { return Ok(()) };
+            match charge.transfer(to) {
+                Ok(moved) => {
+                    set.charge = Some(moved);
+                    return Ok(());
+                }
+                Err((unmoved, obstacle)) => {
+                    set.charge = Some(unmoved);
+                    let missing = obstacle.missing();
+                    // Its own first: those need no room anywhere.
+                    if self.take_back(id, missing, PasidRange::ALL) == 0
+                        && self.reclaim_charge(&obstacle.node, missing) == 0
+                    {
+                        return Err(self.limit_hit(obstacle, to.path()));
+                    }
+                }
+            }
+        }
+    }
+
     /// One set less at `old`, one more at `new`.
     fn recount(&mut self, old: CgroupId, new: CgroupId) {
         if let Some(count) = self.sets_of.get_mut(&old) {

@@ -5,7 +5,7 @@ use super::life::misused;
 use super::{Asked, Controller, Notice, Permit, SessionId, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
-use crate::quota::Node;
+use crate::quota::{Node, Obstacle};
 use std::sync::Arc;
 
 /// The most ids of one request: what fits into one reply.
@@ -353,6 +353,11 @@ impl State {
                 Err(_) => {}
             }
         };
+        Err(self.limit_hit(obstacle, requester))
+    }
+
+    /// The refusal by a limit: counted, recorded, told.
+    pub(super) fn limit_hit(&mut self, obstacle: Obstacle, requester: &CgroupPath) -> Refusal {
         let hit = Arc::clone(&obstacle.node);
         let refusal = obstacle.refuse();
         self.keep_counts(&hit);
@@ -364,7 +369,7 @@ impl State {
                 self.events.tell(&Notice::CgroupEvents(level.id()));
             }
         }
-        Err(refusal)
+        refusal
     }
 
     /// Gives leased ids of a set back to their pool, and then the charge that paid for them. `tag` is of the request that

@@ -1,5 +1,6 @@
 //! Charges: what was taken, as objects that give it back; and what stands in the way of one.
 
+use super::counter::MOST;
 use super::node::Node;
 use crate::model::{Limit, Refusal};
 use std::mem;
@@ -47,18 +48,18 @@ impl Charge {
 
     /// Moves it to another cgroup of the same tree: charged there first, then given back here.
     ///
-    /// Levels that both have in common are not charged again, and so neither refuse nor move. Refused like
-    /// [`Node::try_charge`], with one event; then the charge comes back as it was. While it moves, both branches
-    /// count it: never neither.
+    /// Levels that both have in common are not charged again, and so neither refuse nor move. Where a level has no room,
+    /// the charge comes back as it was, with what stands in the way. While it moves, both branches count it: never
+    /// neither.
     ///
     /// A cgroup of another tree has no level in common, and is charged at all of its own.
-    pub fn transfer(mut self, to: &Arc<Node>) -> Result<Self, (Self, Refusal)> {
+    pub fn transfer(mut self, to: &Arc<Node>) -> Result<Self, (Self, Obstacle)> {
         let (arriving, leaving) = apart(to, &self.node);
         if self.count > 0 {
             // Where nothing arrives, `to` is above: there it is charged already.
             let acquired = arriving.checked_sub(1).map_or(Ok(()), |above| to.acquire(self.count, above));
             if let Err(obstacle) = acquired {
-                return Err((self, obstacle.refuse()));
+                return Err((self, obstacle));
             }
             self.node.uncharge(self.count, leaving);
         }
@@ -101,6 +102,15 @@ impl Obstacle {
     pub fn refuse(self) -> Refusal {
         self.node.count_event();
         self.describe()
+    }
+
+    /// How many ids have to go there before there is room.
+    pub fn missing(&self) -> u32 {
+        let max = match self.max {
+            Limit::Count(max) => max.min(MOST),
+            Limit::Max => MOST,
+        };
+        u32::try_from(self.current.saturating_add(self.asked).saturating_sub(max)).unwrap_or(u32::MAX)
     }
 
     /// The refusal, without the event.

@@ -149,7 +149,8 @@ fn run(actions: Vec<Action>) {
                         model.add(to, n);
                         charges.push((to, charge));
                     }
-                    (Err((charge, _)), Some(at)) => {
+                    (Err((charge, obstacle)), Some(at)) => {
+                        let _ = obstacle.refuse();
                         model.count(at);
                         charges.push((from, charge));
                     }

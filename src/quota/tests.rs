@@ -247,7 +247,9 @@ fn a_refused_transfer_hands_the_charge_back() {
     let f = family();
     let charge = f.c.try_charge(5).unwrap();
     f.d.set_policy_limit(Limit::Count(4));
-    let (charge, refusal) = charge.transfer(&f.d).unwrap_err();
+    let (charge, obstacle) = charge.transfer(&f.d).unwrap_err();
+    assert_eq!(obstacle.missing(), 1);
+    let refusal = obstacle.refuse();
     assert_eq!(refusal, refused("/a/b/d", 4, 0, 5));
     assert!(Arc::ptr_eq(charge.node(), &f.c));
     assert_eq!((f.currents(), f.peaks()), ([5, 5, 5, 5, 0], [5, 5, 5, 5, 0]));
