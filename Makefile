@@ -38,9 +38,10 @@ test: lint
 	ci/instructions
 	ci/dependencies
 
-# The benchmarks, printed as ratios and kept in target/bench/*.json.
+# The benchmarks, printed as ratios. Those of the fast path make the README's table and docs/cost.svg, too.
 bench:
-	$(CARGO) bench
+	$(CARGO) bench --bench fast_path -- --write
+	$(CARGO) bench --bench service --bench dbus --bench files
 
 # Kills and faults, N of them.
 torture:

@@ -294,3 +294,36 @@ pub fn fills(rounds: usize, measure: &Measure) -> Report {
     ];
     interleave(rounds.min(3), measure, &mut cases)
 }
+
+/// What a turn costs at each occupancy, for the picture.
+pub const OCCUPANCIES: [u32; 7] = [1, 25, 50, 75, 90, 95, 99];
+pub const DRAWN: [&str; 6] = [
+    "ANY, 1 thread",
+    "ANY, 2 threads",
+    "ROUND, 1 thread",
+    "ROUND, 2 threads",
+    "bitmap-allocator + Mutex, 1 thread",
+    "bitmap-allocator + Mutex, 2 threads",
+];
+
+/// Nanoseconds of a turn of churn by who is [`DRAWN`], at each of the [`OCCUPANCIES`].
+pub fn occupancies(rounds: usize, measure: &Measure) -> [Vec<f64>; 6] {
+    let mut lines: [Vec<f64>; 6] = Default::default();
+    for percent in OCCUPANCIES {
+        let any = &Stand::<Any>::new(percent);
+        let round = &Stand::<Round>::new(percent);
+        let locked = &Stand::<Locked>::new(percent);
+        let mut cases: Vec<Case<'_>> = Vec::with_capacity(DRAWN.len());
+        for (at, name) in DRAWN.into_iter().enumerate() {
+            let threads = at % 2 + 1;
+            cases.push(match at / 2 {
+                0 => Case::new(name, move |m| any.measure(m, threads, churn)),
+                1 => Case::new(name, move |m| round.measure(m, threads, churn)),
+                _ => Case::new(name, move |m| locked.measure(m, threads, churn)),
+            });
+        }
+        let report = interleave(rounds, measure, &mut cases);
+        lines.iter_mut().zip(report.results).for_each(|(line, outcome)| line.push(outcome.median_ns));
+    }
+    lines
+}

@@ -7,11 +7,15 @@
 
 mod cell;
 mod fast_path;
+mod plot;
 mod report;
+mod table;
 
 pub use cell::{Measure, Threads};
 pub use fast_path::FastPath;
+pub use plot::{Line, plot};
 pub use report::{Outcome, Report};
+pub use table::{Goal, Row, between, markdown};
 
 /// One thing to measure: `run` does one cell and says how many nanoseconds one operation took.
 pub struct Case<'a> {
