@@ -17,9 +17,10 @@ mod local {
         static SEED: Cell<u32> = const { Cell::new(0) };
     }
 
+    #[inline]
     fn slot(key: usize) -> usize {
-        // Keys are addresses: bits 6 to 20 tell regions apart, whether mapped (pages) or on the heap (lines).
-        ((key >> 6) ^ (key >> 12) ^ (key >> 18)) % SLOTS
+        // Keys are addresses, of pages or of lines: a multiplication brings what tells them apart to the top.
+        ((key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as usize % SLOTS
     }
 
     #[inline]

@@ -11,8 +11,8 @@ pub(super) struct Layout {
     open: usize,
     touched: usize,
     leaves: usize,
-    /// A power of two: consecutive leaf words are dealt over so many lines.
-    leaf_lines: usize,
+    /// Consecutive leaf words are dealt over two to the power of this many lines.
+    line_bits: u32,
 }
 
 impl Layout {
@@ -25,7 +25,8 @@ impl Layout {
         let open = LINE + lines(words(middle));
         let touched = open + lines(middle);
         let leaves = touched + lines(middle);
-        Some(Self { len, open, touched, leaves, leaf_lines: leaf_words.div_ceil(LINE).next_power_of_two() })
+        let line_bits = leaf_words.div_ceil(LINE).next_power_of_two().trailing_zeros();
+        Some(Self { len, open, touched, leaves, line_bits })
     }
 
     pub fn len(&self) -> u32 {
@@ -40,7 +41,7 @@ impl Layout {
 
     /// All words.
     pub fn words(&self) -> usize {
-        self.leaves + self.leaf_lines * LINE
+        self.leaves + (LINE << self.line_bits)
     }
 
     /// Upper level of open bits: one per word of the lower level; at most 8 words.
@@ -53,6 +54,12 @@ impl Layout {
         self.open..self.open + words(self.leaf_words() as usize)
     }
 
+    /// The offset of the open bits of `group`, 64 leaf words.
+    #[inline]
+    pub fn open_group(&self, group: u32) -> usize {
+        self.open + group as usize
+    }
+
     /// Touched bits: one per leaf word; at most 512 words.
     pub fn touched(&self) -> Range<usize> {
         self.touched..self.touched + words(self.leaf_words() as usize)
@@ -62,8 +69,8 @@ impl Layout {
     #[inline]
     pub fn leaf(&self, word: u32) -> usize {
         let word = word as usize;
-        let line = word & (self.leaf_lines - 1);
-        self.leaves + line * LINE + (word >> self.leaf_lines.trailing_zeros())
+        let line = word & ((1 << self.line_bits) - 1);
+        self.leaves + line * LINE + (word >> self.line_bits)
     }
 }
 

@@ -42,14 +42,17 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     /// Sets the open bits of `word` where they are not set.
     #[inline]
     pub(super) fn open(&self, word: u32) {
-        let group = word / 64;
-        let bit = 1 << (word % 64);
-        let bits = &self.words[self.layout.open()][group as usize];
-        if load_total(bits) & bit == 0 {
-            // ORDERING: SeqCst, before the look at the upper level; pairs with `close_group`.
-            bits.fetch_or(bit, Ordering::SeqCst);
-            self.open_group(group);
+        let (group, bit) = (word / 64, 1 << (word % 64));
+        if load_total(&self.words[self.layout.open_group(group)]) & bit == 0 {
+            self.open_word(group, bit);
         }
+    }
+
+    #[cold]
+    fn open_word(&self, group: u32, bit: u64) {
+        // ORDERING: SeqCst, before the look at the upper level; pairs with `close_group`.
+        self.words[self.layout.open_group(group)].fetch_or(bit, Ordering::SeqCst);
+        self.open_group(group);
     }
 
     fn open_group(&self, group: u32) {
@@ -70,7 +73,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         let bit = 1 << (word % 64);
         // ORDERING: SeqCst, before the second look; pairs with `became_available`, which changes the leaf and then
         // looks at this bit. One of the two sees the other.
-        let before = self.words[self.layout.open()][group as usize].fetch_and(!bit, Ordering::SeqCst);
+        let before = self.words[self.layout.open_group(group)].fetch_and(!bit, Ordering::SeqCst);
         if available(load_total(self.leaf(word))) != 0 {
             self.open(word);
         } else if before & !bit == 0 {
@@ -88,7 +91,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         }
         // ORDERING: SeqCst, before the second look at the lower level; pairs with `open`.
         bits.fetch_and(!bit, Ordering::SeqCst);
-        if load_total(&self.words[self.layout.open()][group as usize]) != 0 {
+        if load_total(&self.words[self.layout.open_group(group)]) != 0 {
             self.open_group(group);
         }
     }
