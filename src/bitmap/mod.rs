@@ -47,11 +47,20 @@
 //!
 //! # What is proven, and what is argued
 //!
-//! The models (`loom_models.rs`, run by `ci/loom`) fail when any second look, any comparison of the watch word, or the
-//! acquire of a claim or the release half of a release is taken away. Loom has no total order of `SeqCst` loads: a
-//! read-modify-write stands in for them, which is stronger, so the models cannot tell `SeqCst` from weaker on the
-//! read-modify-writes of the watch word and of the marks. Those rest on the argument at each `// ORDERING:`, and on
-//! x86 cost nothing.
+//! | race | models (`ci/loom` runs them, each says what it rules out) |
+//! |---|---|
+//! | alloc/alloc | `one_free_id_goes_to_one_of_two_claimers`, `two_round_claimers_…`, `run_and_single_claim_…`; of a set: `one_available_id_…`, `holders_that_meet_…` |
+//! | alloc/free | `release_ends_the_full_state`, `release_of_a_run_…`, the moving holes, `next_owner_…_sees_…`; of a set: the same names |
+//! | free/free | `one_of_two_releases_succeeds`, in both |
+//! | summary | `no_mark_stays_…`, `old_ticket_proves_nothing`; of a set: `no_word_stays_closed_over_a_release` |
+//! | shrink/alloc | `an_id_is_withheld_or_handed_out`; of a set: `shrinking_takes_back_only_what_no_holder_got` |
+//! | lease/alloc, take-back/alloc | `lease_during_a_search_is_not_lost`, `take_back_and_claim_…`, `release_then_take_back_…` |
+//! | revoke, hold, watch against alloc and free | `leases/set_models.rs` |
+//!
+//! They fail when any second look, any comparison of the watch word, or the acquire of a claim or the release half of a
+//! release is taken away. Loom has no total order of `SeqCst` loads: a read-modify-write stands in for them, which is
+//! stronger, so the models cannot tell `SeqCst` from weaker on the read-modify-writes of handshakes: the watch word, marks,
+//! open and touched bits, flags. Those rest on the argument at each `// ORDERING:`, and on x86 cost nothing.
 
 mod dense;
 mod flags;
