@@ -87,7 +87,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
                 word + 1
             }
             // Not seen from here: if the marks call all of it full, the search would end in the proof anyway.
-            _ if self.summary().next_open(first, last).is_none() => {
+            _ if self.summary().open_words(first, last).next().is_none() => {
                 return self.prove(1, lo, hi, false, &|word, mask| self.claim_in(word, mask)).map(|(id, _)| id);
             }
             _ => first + hint::spread(last - first + 1),
@@ -123,8 +123,11 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         let seen = cursor.load(Ordering::Relaxed);
         let from = u32::try_from(seen).ok().filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
         let (id, _) = self.search(n, from, lo, hi, take)?;
-        // ORDERING: Relaxed. A cursor that another moved meanwhile stays: moving it back would shorten an id's rest.
-        let _ = cursor.compare_exchange(seen, u64::from(id + n), Ordering::Relaxed, Ordering::Relaxed);
+        // ORDERING: Relaxed. A cursor that another moved meanwhile stays: moving it back would shorten an id's rest. Not a
+        // swap: that is a third locked operation, for what is a wish. A thread preempted between the two can move it back.
+        if cursor.load(Ordering::Relaxed) == seen {
+            cursor.store(u64::from(id + n), Ordering::Relaxed);
+        }
         Some(id)
     }
 
@@ -159,19 +162,13 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
 
     /// Tries the words of `lo..=hi` that no mark calls full, and marks those it finds full after the first few.
     fn follow_marks(&self, lo: u32, hi: u32, passed: &mut u32, take: &impl Fn(u32, u64) -> Try) -> Option<(u32, bool)> {
-        let last = hi / 64;
-        let mut word = lo / 64;
-        while let Some(open) = self.summary().next_open(word, last) {
-            if let Try::Claimed(id, met) = take(open, mask_within(open, lo, hi)) {
+        for word in self.summary().open_words(lo / 64, hi / 64) {
+            if let Try::Claimed(id, met) = take(word, mask_within(word, lo, hi)) {
                 return Some((id, met));
             }
             *passed += 1;
-            if *passed > UNMARKED && self.leaf_is_taken(open) {
-                self.summary().mark(open);
-            }
-            word = open + 1;
-            if word > last {
-                break;
+            if *passed > UNMARKED && self.leaf_is_taken(word) {
+                self.summary().mark(word);
             }
         }
         None
@@ -221,14 +218,9 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
 
     /// A window was refused: marks its full words, so that the next refusal need not pass them one by one.
     fn mark_all(&self, lo: u32, hi: u32) {
-        let (mut word, last) = (lo / 64, hi / 64);
-        while let Some(open) = self.summary().next_open(word, last) {
-            if self.leaf_is_taken(open) {
-                self.summary().mark(open);
-            }
-            word = open + 1;
-            if word > last {
-                break;
+        for word in self.summary().open_words(lo / 64, hi / 64) {
+            if self.leaf_is_taken(word) {
+                self.summary().mark(word);
             }
         }
     }

@@ -44,33 +44,29 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// The first leaf word in `from..=last` that no mark calls full.
+    /// The leaf words of `from..=last` that no mark calls full, each group's marks as they are when it is come to.
     #[inline]
-    pub fn next_open(self, from: u32, last: u32) -> Option<u32> {
-        let mut group = from / 64;
-        let mut above = TAKEN << (from % 64);
-        while group <= last / 64 {
-            // ORDERING: Relaxed: a hint only, whatever is found is claimed by a compare-and-swap on its leaf.
-            let marks = self.level1(group).load(Ordering::Relaxed);
-            let open = !marks & above;
-            if open != 0 {
-                let word = group * 64 + open.trailing_zeros();
-                return (word <= last).then_some(word);
-            }
-            if marks == TAKEN {
-                self.mark_group(group);
-            }
-            group = self.next_open_group(group + 1)?;
-            above = TAKEN;
+    pub fn open_words(self, from: u32, last: u32) -> OpenWords<'a> {
+        let group = from / 64;
+        OpenWords { summary: self, group, bits: self.open_bits(group) & (TAKEN << (from % 64)), last }
+    }
+
+    /// A bit for each leaf word of a group that no mark calls full.
+    #[inline]
+    fn open_bits(self, group: u32) -> u64 {
+        // ORDERING: Relaxed: a hint only, whatever is found is claimed by a compare-and-swap on its leaf.
+        let marks = self.level1(group).load(Ordering::Relaxed);
+        if marks == TAKEN {
+            self.mark_group(group);
         }
-        None
+        !marks
     }
 
     /// The first level-1 word from `from` on that the root does not call full.
     fn next_open_group(self, from: u32) -> Option<u32> {
         let mut above = TAKEN << (from % 64);
         for index in from / 64..self.geometry.root_words() {
-            // ORDERING: Relaxed: as in `next_open`.
+            // ORDERING: Relaxed: as in `open_bits`.
             let open = !self.root(index).load(Ordering::Relaxed) & above;
             if open != 0 {
                 return Some(index * 64 + open.trailing_zeros());
@@ -144,5 +140,32 @@ impl<'a> Summary<'a> {
         let word_lies = (0..self.geometry.leaf_words()).any(|w| room(self.leaf(w)) && set(self.level1(w / 64), w));
         let group_lies = (0..self.geometry.level1_words()).any(|g| room(self.level1(g)) && set(self.root(g / 64), g));
         word_lies || group_lies
+    }
+}
+
+/// The words that are worth a look, in order.
+pub(super) struct OpenWords<'a> {
+    summary: Summary<'a>,
+    group: u32,
+    /// Those of the group that were not come to yet.
+    bits: u64,
+    last: u32,
+}
+
+impl Iterator for OpenWords<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        while self.bits == 0 {
+            let group = self.summary.next_open_group(self.group + 1)?;
+            if group > self.last / 64 {
+                return None;
+            }
+            (self.group, self.bits) = (group, self.summary.open_bits(group));
+        }
+        let word = self.group * 64 + self.bits.trailing_zeros();
+        self.bits &= self.bits - 1;
+        (word <= self.last).then_some(word)
     }
 }
