@@ -156,6 +156,75 @@ fn references_stay_with_their_session_and_go_with_it() {
 }
 
 #[test]
+fn a_set_that_is_closed_but_for_references_is_as_it_was() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let mut holder = set.session().unwrap();
+    let ids = holder.alloc_many(2, None).unwrap();
+    holder.hold(ids[0]).unwrap();
+    drop(set);
+    eventually("the set drains", || (daemon.current(&a) == 1).then_some(()));
+    // Something else is written down, and what was closed is taken out of the store with it.
+    let other = set_in(&daemon, &a);
+    daemon.kill_service();
+    assert_eq!((daemon.current(&a), daemon.sets().len()), (1, 2));
+    assert!(!daemon.log().contains("only one half"), "{}", daemon.log());
+    holder.put(ids[0]).unwrap();
+    assert_eq!((daemon.current(&a), daemon.sets().len()), (0, 1));
+    drop((holder, other));
+    daemon.finish();
+}
+
+#[test]
+fn what_a_free_ended_on_an_id_that_others_hold_stays_ended() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let (mut one, mut other) = (set.session().unwrap(), set.session().unwrap());
+    let ids = one.alloc_many(2, None).unwrap();
+    one.alias_add(ids[0], 7).unwrap();
+    one.hold(ids[0]).unwrap();
+    other.hold(ids[0]).unwrap();
+    // The name goes, and the reference of who frees it; the id stays for the other one's.
+    assert_eq!(one.free(&ids[..1]).unwrap().pending, ids[..1]);
+    daemon.kill_service();
+    assert!(matches!(one.alias_find(7).unwrap_err().refusal(), Some(Refusal::NotFound { .. })));
+    one.alias_add(ids[1], 7).unwrap();
+    other.put(ids[0]).unwrap();
+    assert_eq!(daemon.current(&a), 1, "nobody holds it any more");
+    drop((one, other, set));
+    daemon.finish();
+}
+
+#[test]
+fn what_a_free_ended_stays_ended_while_watchers_are_waited_for() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let (mut one, mut watcher) = (set.session().unwrap(), set.session().unwrap());
+    let ids = one.alloc_many(2, None).unwrap();
+    one.alias_add(ids[0], 7).unwrap();
+    one.hold(ids[0]).unwrap();
+    watcher.watch(&[WatchKind::Free], Phase::Device, Duration::from_secs(10)).unwrap();
+    assert_eq!(one.free(&ids[..1]).unwrap().pending, ids[..1]);
+    daemon.kill_service();
+    one.alias_add(ids[1], 7).unwrap();
+    // Told once before the kill, and once more after it.
+    let mut told = None;
+    for _ in 0..2 {
+        told = watcher.next_event(Some(common::deadline())).unwrap();
+    }
+    watcher.ack(&told.unwrap()).unwrap();
+    eventually("the id returns", || (daemon.current(&a) == 1).then_some(()));
+    drop((one, watcher, set));
+    daemon.finish();
+}
+
+#[test]
 fn a_mapped_set_goes_on_while_nobody_serves_and_after() {
     let cgroups = Cgroups::new();
     let a = cgroups.make("a");

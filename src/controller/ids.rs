@@ -272,7 +272,12 @@ impl State {
         self.pend(id, &pending);
         self.release(id, &free, tag);
         let set = self.set(id)?;
-        Ok(pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect())
+        let waiting: Vec<Pasid> = pending.into_iter().chain(free).filter(|pasid| set.pending.contains(pasid)).collect();
+        if !waiting.is_empty() {
+            // Names and references that ended with the lease are void without it. This lease goes on.
+            self.settle();
+        }
+        Ok(waiting)
     }
 
     /// The id if this set leases it; else who does decides the refusal.

@@ -4,7 +4,7 @@ use super::authority::Permitted;
 use super::parking::Parked;
 use super::records::{Change, Entry};
 use super::set::{Session, Set, SetEnd};
-use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec};
+use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec, refuse_when_scarce};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
 use crate::policy::Grant;
 use crate::proto::message_ids::FAULT;
@@ -161,13 +161,16 @@ impl Controller {
         let record = set.record();
         let others = !set.ends.is_empty() || set.device_file.is_some();
         state.by_cookie.remove(&end.name.cookie);
-        state.end_parked(Parked::End(end.set, end.serial));
-        if others {
+        let closed = if others {
             state.defer(Change::Put(Entry::Set(end.set, record)));
-            return Closed::OthersOpen;
-        }
-        state.last_close(end.set);
-        Closed::Last
+            Closed::OthersOpen
+        } else {
+            state.last_close(end.set);
+            Closed::Last
+        };
+        // Only now: it is taken out when the records say that it is closed.
+        state.end_parked(Parked::End(end.set, end.serial));
+        closed
     }
 
     /// Revokes the set that the permit names: its ids return but for those that are held, every use is refused with
@@ -339,6 +342,9 @@ impl State {
         }
         self.return_all(id);
         self.bury_if_over(id);
+        // One that sessions hold ids of is there until these put them, after a restart as well.
+        let drains = self.sets.get(&id).filter(|set| !set.gone).map(Set::record);
+        drains.into_iter().for_each(|record| self.defer(Change::Put(Entry::Set(id, record))));
     }
 
     /// Gives back every id that no session holds; those that are held wait for their puts.
@@ -395,6 +401,8 @@ impl State {
 fn make_end(set: SetId, serial: u32) -> Result<(OwnedFd, OwnedFd, SetEnd), Failure> {
     let failed = |e| descriptor_failure(e, "make a set FD");
     let (holder, service) = seqpacket::pair().map_err(failed)?;
+    // The service's end stays; the holder's number is free again when it is sent.
+    refuse_when_scarce(service.as_fd())?;
     let name = SocketName::of(holder.as_fd()).map_err(failed)?;
     plant(set, service.as_fd()).map_err(failed)?;
     Ok((holder, service, SetEnd { set, name, serial }))

@@ -53,6 +53,13 @@ pub struct Restored {
     pub others: Vec<Inherited>,
 }
 
+impl Restored {
+    /// A controller that begins anew.
+    pub fn nothing(controller: Controller) -> Self {
+        Self { controller, ends: Vec::new(), sessions: Vec::new(), others: Vec::new() }
+    }
+}
+
 /// What ended because it had only one half.
 #[derive(Debug, Default)]
 struct Losses {
@@ -180,8 +187,8 @@ impl Losses {
                 ids,
                 descriptors,
                 "what was left of the service before had only one half, and was ended: {sets} set(s) whose descriptor \
-                 was not kept, {sessions} session(s) likewise, {ids} id(s) of no set, {descriptors} descriptor(s) that \
-                 the records do not know"
+                 was not kept, {sessions} session(s) likewise, {ids} id(s) of no set, {descriptors} region(s) that are \
+                 not what was parked"
             );
         }
     }
@@ -439,15 +446,13 @@ impl State {
         Ok(known)
     }
 
-    /// Aliases of leases that are still the same.
+    /// Aliases of leases that are still the same. What waits to return has none: the free took them.
     fn restore_aliases(&mut self, contents: &Sorted) {
         for (id, alias, on) in &contents.aliases {
-            if self.is_of_lease(*id, on) {
-                if let Some(set) = self.sets.get_mut(id) {
-                    set.aliases.insert(*alias, on.pasid);
-                }
-            } else {
-                self.defer(Change::Remove(Key::Alias(*id, *alias)));
+            let same = self.is_of_lease(*id, on);
+            match self.sets.get_mut(id).filter(|set| same && !set.pending.contains(&on.pasid)) {
+                Some(set) => drop(set.aliases.insert(*alias, on.pasid)),
+                None => self.defer(Change::Remove(Key::Alias(*id, *alias))),
             }
         }
     }
@@ -488,9 +493,8 @@ impl State {
                 Parked::Session(id, key) => self.match_session(id, key, fd, contents, &mut matched),
             };
             if !found {
+                // Of what was never answered for, or ended: the kill came between the records and the manager.
                 self.unpark(parked);
-                // What was never answered for hung up with the service that made it.
-                losses.descriptors += usize::from(matches!(parked, Parked::Region(_)));
             }
         }
         for (id, fd) in regions {
