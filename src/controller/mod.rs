@@ -257,7 +257,8 @@ impl State {
             policy,
             keep: None,
             recorded_cgroups: HashSet::new(),
-            next_tag: now_usec(),
+            // Monotonic: a date that is set back must not bring tags of before a restart again.
+            next_tag: crate::sys::clock::monotonic_usec(),
             done_before: HashMap::new(),
             leased_before: HashMap::new(),
             freed_before: HashMap::new(),

@@ -1,6 +1,7 @@
 //! What is checked in the virtual machine. On the host these tests are ignored.
 
 mod channel;
+mod clock;
 mod device;
 mod files;
 mod kernel;
