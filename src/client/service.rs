@@ -181,8 +181,12 @@ fn shake_hands(path: &Path, deadline: Instant) -> Result<(Connection, Greeting),
 
 fn greet(socket: OwnedFd, deadline: Instant) -> Result<(Connection, Greeting), ClientError> {
     let mut connection = Connection::new(socket).map_err(ClientError::Unreachable)?;
-    connection.send(1, &Hello::default(), &[], Some(deadline))?;
-    let message = connection.receive(Some(deadline))?;
+    let message = match connection.send(1, &Hello::default(), &[], Some(deadline)) {
+        Ok(()) => connection.receive(Some(deadline))?,
+        // A service without room for one more says so and closes, without reading.
+        Err(Broken::Gone(error)) => connection.receive(Some(Instant::now())).map_err(|_| Broken::Gone(error))?,
+        Err(broken) => return Err(broken.into()),
+    };
     match message.error() {
         Some(error) => Err(error),
         None => Ok((connection, message.read()?)),

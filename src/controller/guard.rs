@@ -100,6 +100,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Takes so many more from the bucket, below empty where need be.
+    pub(super) fn spend(&mut self, uid: u32, requests: u32) {
+        self.usage(uid).tokens -= f64::from(requests);
+    }
+
     /// Forgets uids with nothing open; a fresh bucket is no gain to those who connect anew, for a connection is
     /// far dearer than a request.
     fn forget_if_idle(&mut self, uid: u32) {
@@ -126,6 +131,15 @@ mod tests {
         assert!(guard.add_set(5).is_ok());
         assert!(guard.add_session(5).is_ok() && guard.add_session(5).is_err());
         assert!((0..3).all(|_| guard.request(5).is_ok()) && guard.request(5).is_err());
+    }
+
+    #[test]
+    fn what_a_request_cost_beyond_itself_is_paid_back_first() {
+        let mut guard = Guard::new(LIMITS);
+        guard.request(5).unwrap();
+        guard.spend(5, 4);
+        assert!(guard.request(5).is_err());
+        assert!(guard.request(6).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::parking::Parked;
 use super::set::Set;
-use super::{Controller, Notice, State, descriptor_failure};
+use super::{Controller, Notice, State, descriptor_failure, refuse_when_scarce};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId};
 use crate::proto::{Mapped, WatchKind};
 use crate::quota::Node;
@@ -25,6 +25,7 @@ impl Controller {
         if set.region.is_none() {
             let pool = state.pools.get(&set.domain).ok_or_else(|| Fault::new("a set without a pool"))?;
             let region = SetRegion::create(id, pool.range().count()).map_err(failed)?;
+            refuse_when_scarce(region.as_fd())?;
             set.leased.iter().for_each(|pasid| region.lease(*pasid, true));
             let held = set.leased.iter().filter(|pasid| set.is_held(**pasid));
             held.for_each(|pasid| region.set_held(*pasid, true));

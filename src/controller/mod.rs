@@ -60,7 +60,7 @@ use keep::Keep;
 use pool::Pool;
 use set::Set;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who asks, pinned and read by `identity`.
@@ -235,6 +235,13 @@ impl Controller {
     pub fn admit(&self, uid: u32) -> Result<(), Refusal> {
         if uid == 0 { Ok(()) } else { self.lock().guard.request(uid) }
     }
+
+    /// Counts what a request of `uid` cost beyond itself, in requests: later ones are refused sooner.
+    pub fn spend(&self, uid: u32, requests: u32) {
+        if uid != 0 && requests > 0 {
+            self.lock().guard.spend(uid, requests);
+        }
+    }
 }
 
 impl State {
@@ -335,16 +342,29 @@ fn now_usec() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Descriptors that are left to those who are there already: to be answered takes some. What would stay open, sets and
+/// regions, connections and sessions, is refused while fewer are left.
+pub fn kept_free() -> u64 {
+    (crate::sys::process::max_files() / 4).min(32)
+}
+
+/// Refuses where so few descriptors are left after this one that it must not stay open.
+pub fn refuse_when_scarce(newest: BorrowedFd<'_>) -> Result<(), Refusal> {
+    if crate::sys::process::files_left(newest) < kept_free() { Err(no_descriptors()) } else { Ok(()) }
+}
+
+fn no_descriptors() -> Refusal {
+    Refusal::TooMany { limit: "descriptors of the service".to_owned(), value: crate::sys::process::max_files() }
+}
+
 /// A failed system call that made a descriptor: running out of them is the caller's refusal, anything else a fault.
 fn descriptor_failure(error: std::io::Error, doing: &str) -> Failure {
     use std::io::ErrorKind;
     // EMFILE and ENFILE have no ErrorKind of their own.
     match error.raw_os_error() {
-        Some(23 | 24) => {
-            Refusal::TooMany { limit: "descriptors of the service".to_owned(), value: crate::sys::process::max_files() }
-                .into()
-        }
-        _ if error.kind() == ErrorKind::OutOfMemory => {
+        Some(23 | 24) => no_descriptors().into(),
+        // RLIMIT_FSIZE bounds a memfd, too.
+        _ if matches!(error.kind(), ErrorKind::OutOfMemory | ErrorKind::FileTooLarge) => {
             Refusal::TooMany { limit: "memory of the service".to_owned(), value: 0 }.into()
         }
         _ => Fault::from(error).while_doing(doing).into(),

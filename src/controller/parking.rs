@@ -3,11 +3,15 @@
 //! What is parked: the service's end of every set FD, the regions of mapped sets, the ends of sessions that carry
 //! references. All names travel in one environment variable at the next start, and the kernel takes 128 KiB for one
 //! (MAX_ARG_STRLEN, `include/uapi/linux/binfmts.h`): so names are short, and their sum is bounded here, where it can be
-//! refused. Past it the next start could not be executed.
+//! refused. Past it the next start could not be executed. How many descriptors the manager keeps it says itself
+//! (FDSTORE); what is more it would close without a word.
 
 use crate::model::{Failure, Fault, Refusal, SetId};
 use crate::sys::service_manager::Notifier;
 use std::os::fd::BorrowedFd;
+
+/// Descriptors that are kept and not counted here: the listening socket, the channels of the device and of the cgroup files.
+const OTHERS: usize = 8;
 
 /// Bytes that all names may take; below 128 KiB by what the listening sockets' names take.
 const ROOM: usize = 120 << 10;
@@ -66,18 +70,23 @@ pub(super) struct Parking {
     notifier: Notifier,
     /// Bytes that the names take.
     taken: usize,
+    /// How many descriptors are parked, and how many can be.
+    count: usize,
+    most: usize,
     /// Of things that ended: taken out once the records say so, too.
     over: Vec<Parked>,
 }
 
 impl Parking {
     pub(super) fn new(notifier: Notifier) -> Self {
-        Self { notifier, taken: 0, over: Vec::new() }
+        let most = Notifier::store_size().unwrap_or(usize::MAX);
+        Self { notifier, taken: 0, count: 0, most, over: Vec::new() }
     }
 
     /// Counts what came back as parked.
     pub(super) fn came_back(&mut self, what: Parked) {
         self.taken += what.name().len() + 1;
+        self.count += 1;
     }
 
     /// Leaves a copy with the service manager. `TooMany` where the next start could not be told of more.
@@ -88,15 +97,21 @@ impl Parking {
             let limit = "names of parked descriptors, in bytes".to_owned();
             return Err(Refusal::TooMany { limit, value: ROOM as u64 }.into());
         }
+        if self.count.saturating_add(OTHERS) >= self.most {
+            let limit = "descriptors that the service manager keeps".to_owned();
+            return Err(Refusal::TooMany { limit, value: self.most as u64 }.into());
+        }
         let parked = self.notifier.store(&name, fd);
         parked.map_err(|e| Fault::from(e).while_doing("leave a descriptor with the service manager"))?;
         self.taken += bytes;
+        self.count += 1;
         Ok(())
     }
 
     /// Takes it out now: it was never used, or its end must show.
     pub(super) fn take_out(&mut self, what: Parked) {
         self.taken = self.taken.saturating_sub(what.name().len() + 1);
+        self.count = self.count.saturating_sub(1);
         if let Err(error) = self.notifier.remove(&what.name()) {
             tracing::warn!(%error, name = what.name(), "a descriptor stays with the service manager");
         }

@@ -106,6 +106,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
     let parked = Parked { activated: take(ACTIVATED), listener: take(LISTENER), files: take(files::CHANNEL) };
     let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
     let channel = device.map(|found| found.fd.try_clone()).transpose()?;
+    process::survive_file_size_limit()?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
     let world = host::world(&host, policy_files, &backend, &arguments.device_path);
     if user.is_none() {

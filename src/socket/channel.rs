@@ -1,5 +1,6 @@
 //! One SEQPACKET socket that frames go over.
 
+use super::backlog::Backlog;
 use crate::model::{Failure, Refusal};
 use crate::proto::{
     Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
@@ -20,6 +21,9 @@ thread_local! {
 
 /// How long a reply waits for a reader of `ioasid.sock`.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many bytes of an answer of many pieces take the time of a request.
+const BYTES_OF_A_REQUEST: usize = 4096;
 
 /// What came in.
 #[derive(Debug)]
@@ -43,6 +47,16 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Whether it goes out in many pieces.
+    pub(super) fn is_long(&self) -> bool {
+        self.frame.len() > MAX_FRAME
+    }
+
+    /// What it costs beside the request that it answers, in requests: making a long listing is work.
+    pub(super) fn cost(&self) -> u32 {
+        u32::try_from(self.frame.len().saturating_sub(MAX_FRAME) / BYTES_OF_A_REQUEST).unwrap_or(u32::MAX)
+    }
+
     /// The refusal that it tells, if it is one.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         if self.header.kind != Kind::Refusal {
@@ -78,10 +92,36 @@ impl Channel {
     }
 
     /// Sends an answer, waiting for the reader where its queue is full; `false` ends the connection.
-    pub(super) async fn send(&self, reply: Reply) -> bool {
+    ///
+    /// What waits is kept in `backlog` for `uid`. Where that has no room, an answer of many pieces is refused before the
+    /// first goes out, and one that cannot go out at once ends the connection.
+    pub(super) async fn send(&self, reply: Reply, backlog: &Backlog, uid: u32) -> bool {
+        let mut place = None;
+        let reply = match reply.frame.len() {
+            0..=MAX_FRAME => reply,
+            bytes => match backlog.enter(uid, bytes) {
+                Ok(room) => {
+                    place = Some(room);
+                    reply
+                }
+                Err(refusal) => failed(reply.header, refusal.into()),
+            },
+        };
         let Reply { header, frame, fds } = reply;
         let mut riders: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         for piece in split_reply(header, frame) {
+            match seqpacket::try_send(self.0.as_fd(), &piece, &riders) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(()) => {
+                    riders.clear();
+                    continue;
+                }
+                Err(_) => return false,
+            }
+            if place.is_none() {
+                let Ok(room) = backlog.enter(uid, piece.len()) else { return false };
+                place = Some(room);
+            }
             let sent = self.0.write(|socket| seqpacket::try_send(socket, &piece, &riders));
             if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(()))) {
                 return false;

@@ -14,27 +14,28 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Serves a connection until it ends.
-pub(super) async fn serve(edge: &Arc<Edge>, socket: OwnedFd) {
-    let (peer, channel) = match Peer::of_socket(socket.as_fd(), &edge.host) {
-        Ok(peer) => match Channel::new(socket) {
-            Ok(channel) => (peer, channel),
-            Err(error) => return tracing::warn!(%error, "a connection cannot be listened on"),
-        },
-        Err(failure) => return turn_away(socket, failure).await,
+/// Serves the connection of a peer until it ends.
+pub(super) async fn serve(edge: &Arc<Edge>, socket: OwnedFd, peer: Peer) {
+    let channel = match Channel::new(socket) {
+        Ok(channel) => channel,
+        Err(error) => return tracing::warn!(%error, "a connection cannot be listened on"),
     };
     if let Err(refusal) = edge.controller.enter(peer.uid) {
-        channel.send(failed(NOBODY, refusal.into())).await;
+        edge.controller.count_refusal(&refusal);
+        channel.send_now(failed(NOBODY, refusal.into()));
         return;
     }
     Connection { edge, peer: &peer, channel: &channel }.run().await;
     edge.controller.leave(peer.uid);
 }
 
-/// Tells a peer that could not be identified why.
-async fn turn_away(socket: OwnedFd, failure: Failure) {
+/// Tells a peer that is not served why.
+pub(super) fn turn_away(edge: &Edge, socket: OwnedFd, failure: Failure) {
+    if let Failure::Refused(refusal) = &failure {
+        edge.controller.count_refusal(refusal);
+    }
     if let Ok(channel) = Channel::new(socket) {
-        channel.send(failed(NOBODY, failure)).await;
+        channel.send_now(failed(NOBODY, failure));
     }
 }
 
@@ -62,13 +63,18 @@ impl Connection<'_> {
             if let Some(refusal) = reply.refusal() {
                 self.edge.controller.count_refusal(&refusal);
             }
-            if !self.channel.send(reply).await {
+            self.edge.controller.spend(self.peer.uid, reply.cost());
+            if !self.send(reply).await {
                 return;
             }
             // Whoever asks without a pause would be served for a hundred requests on end, and the sets it closed meanwhile
             // counted as open: let the reactor look at the other sockets in between.
             tokio::task::yield_now().await;
         }
+    }
+
+    async fn send(&self, reply: Reply) -> bool {
+        self.channel.send(reply, &self.edge.backlog, self.peer.uid).await
     }
 
     /// Who asks, where it is now.
@@ -222,7 +228,7 @@ impl Connection<'_> {
         if !call.follow {
             return Some(reply);
         }
-        if !self.channel.send(reply).await {
+        if !self.send(reply).await {
             return None;
         }
         loop {
@@ -235,13 +241,13 @@ impl Connection<'_> {
                 Ok(event) => event,
                 Err(RecvError::Lagged(missed)) => {
                     let refusal = Refusal::TooMany { limit: "events behind".to_owned(), value: missed };
-                    self.channel.send(failed(header, refusal.into())).await;
+                    self.send(failed(header, refusal.into())).await;
                     return None;
                 }
                 Err(RecvError::Closed) => return None,
             };
             let header = Header { kind: Kind::Event, ..header };
-            if !self.channel.send(Reply { header, frame: encode(header, &event), fds: Vec::new() }).await {
+            if !self.send(Reply { header, frame: encode(header, &event), fds: Vec::new() }).await {
                 return None;
             }
         }

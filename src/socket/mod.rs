@@ -5,18 +5,23 @@
 //! What arrives is drained at once with every descriptor in it, and descriptors that a call does not take are
 //! closed: no set FD hides in a queue of ours.
 
+mod backlog;
 mod channel;
 mod connection;
 mod session;
 mod set_end;
 
-use crate::controller::{Consent, Controller, NewSet, Notice, ResumedSession, SetEnd};
-use crate::identity::Host;
+use crate::controller::{Consent, Controller, NewSet, Notice, ResumedSession, SetEnd, kept_free, refuse_when_scarce};
+use crate::identity::{Host, Peer};
+use crate::model::{Failure, Fault, Refusal};
 use crate::proto::Event;
 use crate::sys::listener::Listener;
+use crate::sys::process::files_left;
 use crate::sys::readiness::Registered;
+use crate::sys::socket_option;
+use backlog::Backlog;
 use channel::Channel;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
@@ -27,6 +32,7 @@ pub struct Edge {
     host: Arc<Host>,
     consent: OnceLock<Arc<dyn Consent>>,
     events: broadcast::Sender<Event>,
+    backlog: Backlog,
 }
 
 impl std::fmt::Debug for Edge {
@@ -48,7 +54,7 @@ impl Edge {
             Notice::SetChanged(_) | Notice::CgroupEvents(_) => {}
         }));
         tokio::spawn(keep_time(Arc::downgrade(&controller), deadlines));
-        Arc::new(Self { controller, host, consent: OnceLock::new(), events })
+        Arc::new(Self { controller, host, consent: OnceLock::new(), events, backlog: Backlog::default() })
     }
 
     /// Where polkit is asked from now on.
@@ -61,14 +67,14 @@ impl Edge {
     }
 
     /// Listens on a set that was made, and gives the FD to hand out.
-    pub fn adopt(self: &Arc<Self>, made: NewSet) -> Result<OwnedFd, crate::model::Failure> {
+    pub fn adopt(self: &Arc<Self>, made: NewSet) -> Result<OwnedFd, Failure> {
         let NewSet { holder, service, end, .. } = made;
         self.listen_on_set(service, end)?;
         Ok(holder)
     }
 
     /// Listens on the service's end of a set FD until it hangs up.
-    pub fn listen_on_set(self: &Arc<Self>, service: OwnedFd, end: SetEnd) -> Result<(), crate::model::Fault> {
+    pub fn listen_on_set(self: &Arc<Self>, service: OwnedFd, end: SetEnd) -> Result<(), Fault> {
         let socket = Registered::new(service)?;
         let edge = Arc::clone(self);
         tokio::spawn(async move { set_end::serve(&edge, socket, end).await });
@@ -76,7 +82,7 @@ impl Edge {
     }
 
     /// Goes on with a session that was open before a restart.
-    pub fn resume_session(self: &Arc<Self>, resumed: ResumedSession) -> Result<(), crate::model::Fault> {
+    pub fn resume_session(self: &Arc<Self>, resumed: ResumedSession) -> Result<(), Fault> {
         let ResumedSession { end, set, session, uid } = resumed;
         let channel = Channel::new(end).inspect_err(|_| self.controller.close_session(set, session))?;
         let edge = Arc::clone(self);
@@ -86,14 +92,25 @@ impl Edge {
         Ok(())
     }
 
+    /// Who connected, if there is room for it: at once, not in a task of its own, for many may come at a time.
+    fn identify(&self, connection: BorrowedFd<'_>) -> Result<Peer, Failure> {
+        has_room(connection, socket_option::peer_credentials(connection).map_err(Fault::from)?.uid)?;
+        let peer = Peer::of_socket(connection, &self.host)?;
+        has_room(peer.pidfd.as_fd(), peer.uid)?;
+        Ok(peer)
+    }
+
     /// Accepts on `ioasid.sock` for ever.
-    pub async fn accept(self: Arc<Self>, listener: Listener) -> Result<(), crate::model::Fault> {
+    pub async fn accept(self: Arc<Self>, listener: Listener) -> Result<(), Fault> {
         let listening = Registered::for_reading(listener.as_fd().try_clone_to_owned()?)?;
         loop {
             match listening.read(|_| listener.try_accept()).await {
                 Ok(socket) => {
                     let edge = Arc::clone(&self);
-                    tokio::spawn(async move { connection::serve(&edge, socket).await });
+                    match self.identify(socket.as_fd()) {
+                        Ok(peer) => drop(tokio::spawn(async move { connection::serve(&edge, socket, peer).await })),
+                        Err(failure) => connection::turn_away(&edge, socket, failure),
+                    }
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer went away: wait a little rather than spin.
@@ -103,6 +120,13 @@ impl Edge {
             }
         }
     }
+}
+
+/// Refuses a connection that would keep this descriptor where few are left. An administrator may have half of those that are
+/// kept free: to see what is going on, and to end it.
+fn has_room(newest: BorrowedFd<'_>, uid: u32) -> Result<(), Refusal> {
+    let roots = uid == 0 && files_left(newest) >= kept_free() / 2;
+    if roots { Ok(()) } else { refuse_when_scarce(newest) }
 }
 
 /// Calls the controller when a watcher's time is over; without deadlines it sleeps for good.

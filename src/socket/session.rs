@@ -9,7 +9,11 @@ use crate::proto::{
     OpenSession, Opened, Pasids, Put, Refill, Refilled, SetQuota, Trim, Trimmed, Verified, Verify, Watch, WatchEvent,
     encode,
 };
+use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
+
+/// Events that wait while a session's answer waits for its reader. Who is further behind has missed some: its session ends.
+const MOST_BEHIND: usize = 512;
 
 /// A session and the uid that made its socket pair.
 #[derive(Clone, Copy, Debug)]
@@ -23,16 +27,34 @@ pub(super) struct Opener {
 /// What a session is told of its set.
 #[derive(Debug)]
 pub(super) struct Told {
-    teller: mpsc::UnboundedSender<WatchEvent>,
-    events: mpsc::UnboundedReceiver<WatchEvent>,
+    teller: Teller,
+    events: mpsc::Receiver<WatchEvent>,
     /// Under which request the holder watches; events go out under its id.
     watching: Header,
+}
+
+/// Tells a session.
+#[derive(Clone, Debug)]
+struct Teller {
+    events: mpsc::Sender<WatchEvent>,
+    /// Set where the session missed an event.
+    missed: Arc<OnceLock<()>>,
+}
+
+impl Teller {
+    fn tell(&self, event: WatchEvent) {
+        // Where the session that reads the other end is gone, its watch goes with it.
+        if self.events.try_send(event).is_err() {
+            let _ = self.missed.set(());
+        }
+    }
 }
 
 impl Told {
     /// Nothing yet.
     pub(super) fn nothing() -> Self {
-        let (teller, events) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::channel(MOST_BEHIND);
+        let teller = Teller { events: sender, missed: Arc::default() };
         Self { teller, events, watching: Header { op: Watch::OP, ..NOBODY } }
     }
 
@@ -40,7 +62,7 @@ impl Told {
     pub(super) fn again(edge: &Edge, set: SetId, session: SessionId) -> Self {
         let mut told = Self::nothing();
         let teller = told.teller.clone();
-        let request = edge.controller.watch_again(set, session, Box::new(move |event| drop(teller.send(event))));
+        let request = edge.controller.watch_again(set, session, Box::new(move |event| teller.tell(event)));
         told.watching.id = request.unwrap_or(0);
         told
     }
@@ -87,7 +109,13 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
         if let Some(refusal) = reply.refusal() {
             edge.controller.count_refusal(&refusal);
         }
-        if !channel.send_now(reply) {
+        edge.controller.spend(opener.uid, reply.cost());
+        // One frame goes out at once or not at all; many are more than a socket's queue takes.
+        let sent = match reply.is_long() {
+            true => channel.send(reply, &edge.backlog, opener.uid).await,
+            false => channel.send_now(reply),
+        };
+        if !sent || teller.missed.get().is_some() {
             break;
         }
     }
@@ -99,19 +127,10 @@ fn asked(opener: Opener, header: Header, channel: &Channel) -> Asked<'_> {
     Asked { session: opener.id, request: header.id, end: channel.end() }
 }
 
-fn watch(
-    edge: &Edge,
-    set: SetId,
-    asked: &Asked<'_>,
-    header: Header,
-    body: &[u8],
-    teller: &mpsc::UnboundedSender<WatchEvent>,
-) -> Reply {
+fn watch(edge: &Edge, set: SetId, asked: &Asked<'_>, header: Header, body: &[u8], teller: &Teller) -> Reply {
     let teller = teller.clone();
     answer::<Watch>(header, body, |call| {
-        // The session that reads the other end is gone when this fails, and its watch with it.
-        let tell = Box::new(move |event| drop(teller.send(event)));
-        edge.controller.watch(set, asked, &call, tell)
+        edge.controller.watch(set, asked, &call, Box::new(move |event| teller.tell(event)))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::channel::{self, Channel, Incoming, NOBODY, failed, reply_to};
 use super::{Edge, session};
-use crate::controller::{Closed, SetEnd};
+use crate::controller::{Closed, SetEnd, refuse_when_scarce};
 use crate::model::{Failure, Refusal};
 use crate::proto::{Call, Header, Kind, OpenSession, Opened, decode_request};
 use crate::sys::readiness::{self, Registered};
@@ -59,7 +59,8 @@ fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut 
         tracing::debug!(set = end.set.0, "a session end that is no fresh SEQPACKET pair");
         return;
     }
-    let opened = open(edge, end, &offered, body);
+    let opened =
+        refuse_when_scarce(offered.as_fd()).map_err(Failure::from).and_then(|()| open(edge, end, &offered, body));
     let Ok(channel) = Channel::new(offered) else {
         if let Ok((session, _)) = opened {
             edge.controller.close_session(end.set, session.id);

@@ -3,6 +3,7 @@
 use super::done;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Ends a process in an orderly way.
 pub const SIGTERM: i32 = libc::SIGTERM;
@@ -23,8 +24,24 @@ pub fn max_files() -> u64 {
 
 /// Raises the soft limit of open descriptors to the hard one.
 pub fn raise_max_files() -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Under the unit it is there already, and the call is not allowed.
+    if soft < hard { Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?) } else { Ok(()) }
+}
+
+/// How many descriptors are left, as a new one shows: the kernel gives the lowest free number (open(2)), so all below it
+/// are taken.
+pub fn files_left(newest: BorrowedFd<'_>) -> u64 {
+    max_files().saturating_sub(u64::from(newest.as_raw_fd().cast_unsigned()) + 1)
+}
+
+/// Has a write past RLIMIT_FSIZE fail with EFBIG like any other, in place of SIGXFSZ that ends the process.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // SAFETY: no handler of ours is installed: the signal is ignored.
+    match unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// When the process with this pid was started, in clock ticks since boot. Source: proc_pid_stat(5), field 22.
@@ -117,6 +134,17 @@ mod tests {
     fn limits_are_raised() {
         raise_max_files().unwrap();
         assert!(max_files() > 0);
+    }
+
+    #[test]
+    fn a_new_descriptor_shows_how_many_are_left() {
+        use std::os::fd::AsFd;
+        let first = std::fs::File::open("/dev/null").unwrap();
+        let far = nix::fcntl::fcntl(&first, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(1000)).unwrap();
+        // SAFETY: the call succeeded: the number is open and nobody else owns it.
+        let far = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(far) };
+        assert!(files_left(far.as_fd()) <= max_files() - 1001);
+        assert!(files_left(first.as_fd()) > files_left(far.as_fd()));
     }
 
     #[test]

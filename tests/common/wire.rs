@@ -62,6 +62,20 @@ impl Wire {
         id
     }
 
+    /// The first piece of the next message; `None` where the other end hung up. What came before it broke is still read.
+    pub fn receive_first(&self) -> Option<Frame> {
+        let mut buffer = vec![0; MAX_FRAME];
+        match seqpacket::receive(self.socket.as_fd(), &mut buffer, Some(deadline())) {
+            Ok(seqpacket::Received::Message { len, fds }) => {
+                let (header, piece) = parse_frame(&buffer[..len]).unwrap();
+                Some(Frame { header, body: piece.to_vec(), fds })
+            }
+            Ok(seqpacket::Received::Closed) => None,
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next message, its pieces joined; `None` where the other end hung up.
     pub fn receive(&self) -> Option<Frame> {
         let mut buffer = vec![0; MAX_FRAME];
