@@ -274,7 +274,8 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     assert_eq!((&set["label"], &set["cgroup"]), (&"live".into(), &"/system.slice/holder.service".into()));
     let still_there = |count: usize| {
         machine.run("echo > /run/more");
-        let ids = ids(count);
+        let mut ids = ids(count);
+        ids.sort_unstable();
         let shown = machine.json(&format!("ioasidctl --json show {}", set["set"]));
         assert_eq!(shown["pasids"], serde_json::json!(ids), "{shown}");
         assert_eq!(shown["created_usec"], set["created_usec"]);
@@ -286,9 +287,21 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     machine.run("systemctl restart ioasidd.service");
     assert_eq!(read(&held), Ok(2));
 
+    // One that asks without a pause: nothing of what it asks may ever fail.
+    let load = "while :; do id=$(ioasidctl alloc); ioasidctl free $id; echo >> /run/rounds; done";
+    machine.run(&format!("systemd-run --quiet --unit=load --property=Type=exec ioasidctl exec -- sh -ec '{load}'"));
+    let rounds = || fs::read(format!("/proc/{}/root/run/rounds", machine.leader)).map_or(0, |text| text.len());
+    let load_goes_on = || {
+        let before = rounds();
+        eventually("the load goes on", || (rounds() > before + 3).then_some(()));
+        assert_eq!(machine.run("systemctl is-active load.service"), "active\n");
+    };
+    load_goes_on();
     let old = machine.service("MainPID");
     machine.install(&upgrade_of(&deb, scratch.path()));
     assert_ne!(machine.service("MainPID"), old, "an upgrade runs the new program");
+    load_goes_on();
+    machine.run("systemctl stop load.service && rm /run/rounds");
     still_there(2);
 
     machine.run("systemctl stop ioasidd.socket ioasidd.service");
@@ -312,6 +325,16 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     });
 
     assert_eq!(machine.service("NRestarts"), "1", "it was killed once and did not end by itself");
+
+    // A stop keeps the sets; with the manager's store they end.
+    machine.run("systemd-run --quiet --unit=second ioasidctl exec --label second -- sleep infinity");
+    eventually("a second set", || (machine.json("ioasidctl --json sets")[0]["label"] == "second").then_some(()));
+    machine.run("systemctl stop ioasidd.socket ioasidd.service && systemctl start ioasidd.service");
+    assert_eq!(machine.json("ioasidctl --json sets")[0]["label"], "second");
+    machine.run("systemctl stop ioasidd.socket ioasidd.service && systemctl clean --what=fdstore ioasidd.service");
+    machine.run("systemctl start ioasidd.service");
+    assert_eq!(machine.json("ioasidctl --json sets"), Value::Array(Vec::new()));
+    machine.run("systemctl stop second.service");
 
     machine.run("rm /run/ids /run/more && dpkg --remove ioasidd");
     assert!(!machine.try_run("systemctl is-active ioasidd.service ioasidd.socket").status.success());

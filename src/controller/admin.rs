@@ -79,6 +79,8 @@ impl Controller {
         set.must_be_active()?;
         let from = set.cgroup.clone();
         let old = set.node.id();
+        let levels: Vec<Arc<Node>> = std::iter::once(&node).chain(node.ancestors()).cloned().collect();
+        let peaks: Vec<u64> = levels.iter().map(|level| level.peak()).collect();
         state.move_charge(id, &node)?;
         let before = std::mem::replace(&mut state.set_mut(id)?.node, Arc::clone(&node));
         if let Err(fault) = state.keep_move(id) {
@@ -89,6 +91,11 @@ impl Controller {
                 Err((unmoved, _)) => unmoved,
             });
             set.node = before;
+            // No count was ever as high as what was not to be.
+            for (level, peak) in levels.iter().zip(peaks) {
+                level.reset_peak();
+                level.restore(peak, level.events(), level.events_local());
+            }
             return Err(fault.into());
         }
         state.set_mut(id)?.cgroup = node.path().clone();

@@ -187,11 +187,12 @@ impl Controller {
         if state.was_done(id, asked) {
             return Ok(());
         }
-        let set = state.set_mut(id)?;
+        let set = state.set(id)?;
         set.must_be_active()?;
-        let pasid =
-            set.aliases.remove(&alias).ok_or_else(|| Refusal::not_found(format!("alias {alias} in set {id}")))?;
-        state.keep_no_alias(id, asked, alias);
+        let found = set.aliases.get(&alias).copied();
+        let pasid = found.ok_or_else(|| Refusal::not_found(format!("alias {alias} in set {id}")))?;
+        state.keep_no_alias(id, asked, alias)?;
+        state.set_mut(id)?.aliases.remove(&alias);
         state.refresh_held(id, pasid);
         Ok(())
     }

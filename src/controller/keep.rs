@@ -179,13 +179,9 @@ impl State {
         self.record_done(id, asked, Change::Put(Entry::Alias(id, alias, on)))
     }
 
-    /// Records that an alias was forgotten.
-    pub(super) fn keep_no_alias(&mut self, id: SetId, asked: &Asked<'_>, alias: u64) {
-        let change = Change::Remove(Key::Alias(id, alias));
-        if let Err(fault) = self.record_done(id, asked, change.clone()) {
-            tracing::error!(MESSAGE_ID = FAULT, %fault, "the records are behind");
-            self.defer(change);
-        }
+    /// Records that an alias is forgotten, before it is.
+    pub(super) fn keep_no_alias(&mut self, id: SetId, asked: &Asked<'_>, alias: u64) -> Result<(), Fault> {
+        self.record_done(id, asked, Change::Remove(Key::Alias(id, alias)))
     }
 
     /// Forgets the aliases of ids.
@@ -342,7 +338,8 @@ impl State {
     pub(super) fn defer(&mut self, change: Change) {
         let Some(keep) = &mut self.keep else { return };
         keep.records.defer(change);
-        if keep.records.deferred() >= DEFERRED_AT_MOST {
+        // Again after as many more, where it fails: while there is no room each try costs all that is known.
+        if keep.records.deferred().is_multiple_of(DEFERRED_AT_MOST) {
             self.settle();
         }
     }

@@ -499,6 +499,47 @@ mod tests {
     }
 
     #[test]
+    fn whatever_was_written_into_the_file_it_is_read_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut records, _) = Records::open(dir.path(), "boot").unwrap();
+        records.commit(&(1..60).map(|id| Change::Put(set_entry(id))).collect::<Vec<_>>()).unwrap();
+        records.commit(&[Change::Remove(Key::Set(SetId(7)))]).unwrap();
+        drop(records);
+        let path = dir.path().join(FILE);
+        let good = std::fs::read(&path).unwrap();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |bound: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % bound as u64) as usize
+        };
+        let mut refused = 0;
+        for round in 0..300 {
+            let mut bad = good.clone();
+            // The header, where most of what is read first stands, as often as the rest.
+            let bound = if round % 2 == 0 { 512 } else { bad.len() };
+            for _ in 0..1 + random(8) {
+                let at = random(bound);
+                bad[at] = random(256) as u8;
+            }
+            if round % 16 == 15 {
+                bad.truncate(random(good.len()));
+            }
+            std::fs::write(&path, &bad).unwrap();
+            match Records::open(dir.path(), "boot") {
+                Ok((_, contents)) => assert!(contents.entries.len() <= 59, "{} entries", contents.entries.len()),
+                Err(Unread::Unusable(why)) => {
+                    assert!(!why.is_empty());
+                    refused += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 100, "{refused} refused");
+    }
+
+    #[test]
     fn two_services_do_not_share_a_store() {
         let dir = tempfile::tempdir().unwrap();
         let _first = Records::open(dir.path(), "boot").unwrap();

@@ -39,7 +39,17 @@ pub enum Order {
     Release,
     /// Open a session on the set FD that rides on this order, allocate so many, keep the session open.
     Alloc(u32),
-    /// The same, and take a reference on each.
+    /// The same, and `null` where a limit refused it.
+    TryAlloc(u32),
+    /// Make a set at the service at `socket`, allocate `count` ids, have a second session hold the first of them, keep it all
+    /// open; `null` instead of the ids where a limit refused them.
+    Take {
+        /// The service.
+        socket: PathBuf,
+        /// How many ids.
+        count: u32,
+    },
+    /// Open a session on the set FD that rides on this order, take a reference on each of these, keep the session open.
     Hold(Vec<u32>),
     /// Say so many things of [`SCRIPT_STEPS`] to the service, then wait with all of it open.
     Walk {
@@ -271,6 +281,24 @@ impl Kept {
                 self.things.push(Box::new(session));
                 nothing(json!(pasids))
             }
+            Order::TryAlloc(count) => {
+                // Without the set FD the session could not be opened again.
+                let set = set_of(fds)?;
+                let mut session = set.session()?;
+                let pasids = unless_limited(session.alloc_many(count, None))?;
+                self.things.push(Box::new((set, session)));
+                nothing(json!(pasids))
+            }
+            Order::Take { socket, count } => {
+                let (set, _) = Service::connect(socket)?.create_set(SetRequest::default())?;
+                let (mut session, mut holder) = (set.session()?, set.session()?);
+                let pasids = unless_limited(session.alloc_many(count, None))?;
+                if let Some(pasid) = pasids.iter().flatten().next() {
+                    holder.hold(*pasid)?;
+                }
+                self.things.push(Box::new((set, session, holder)));
+                nothing(json!(pasids))
+            }
             Order::Hold(pasids) => {
                 let mut session = set_of(fds)?.session()?;
                 for pasid in pasids {
@@ -337,6 +365,14 @@ pub const SCRIPT_STEPS: usize = 10;
 fn set_of(mut fds: Vec<OwnedFd>) -> Result<Set, ClientError> {
     let fd = fds.pop().ok_or_else(|| Refusal::not_found("a set FD on the order"))?;
     Set::from_fd(fd)
+}
+
+/// What was asked for, or `None` where a limit refused it.
+fn unless_limited<T>(outcome: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match outcome {
+        Err(ClientError::Refused(Refusal::LimitExceeded { .. } | Refusal::QuotaExceeded { .. })) => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Takes and gives ids until it has done so often enough.

@@ -41,7 +41,12 @@ impl Daemon {
 
     /// The same, otherwise.
     pub fn start_with(policy: &str, options: &Options) -> Self {
-        let directory = scratch_directory();
+        Self::start_in(&std::env::temp_dir(), policy, options)
+    }
+
+    /// The same, its directories below another one than that of temporary files.
+    pub fn start_in(above: &Path, policy: &str, options: &Options) -> Self {
+        let directory = scratch_directory_in(above);
         fs::write(directory.path().join("policy.toml"), policy).unwrap();
         let mut daemon = Self { child: spawn(directory.path(), options), directory, expect_warnings: false };
         daemon.wait_until_ready();
@@ -235,8 +240,12 @@ pub struct Snapshot {
 
 /// A directory that every user can pass through.
 pub fn scratch_directory() -> TempDir {
+    scratch_directory_in(&std::env::temp_dir())
+}
+
+fn scratch_directory_in(above: &Path) -> TempDir {
     use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::Builder::new().prefix("ioasid-test-").tempdir().unwrap();
+    let directory = tempfile::Builder::new().prefix("ioasid-test-").tempdir_in(above).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }

@@ -1,0 +1,227 @@
+//! A runtime directory that is full, at each kind of request: it is done, or nothing of it is; and a restart finds what
+//! was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in what the tests share
+
+mod common;
+
+use common::{Actor, Cgroups, Daemon, Options, policy, supervised};
+use ioasid::client::{ClientError, Service, Session, Set};
+use ioasid::model::{CgroupPath, Pasid, PasidRange, Refusal, SetRequest};
+use ioasid::proto::{CgroupInfo, Phase, Recharge, ResetPeak, RevokeSet, SetCgroupMax, SetInfo, WatchKind};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Fills a directory's file system with one file, to the last byte.
+fn fill(directory: &std::path::Path) -> PathBuf {
+    use std::io::Write;
+    let path = directory.join("ballast");
+    let mut file = fs::File::create(&path).unwrap();
+    for size in [1 << 16, 4096, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    path
+}
+
+#[test]
+fn a_full_runtime_directory_refuses_and_nothing_is_half_done() {
+    let cgroups = Cgroups::new();
+    let a = cgroups.make("a");
+    let mut daemon = start_with_small_state(&policy(&cgroups, "", ""), Options::default());
+    daemon.may_warn();
+    let actor = Actor::new(&cgroups, "a");
+    let set = actor.create_set(&daemon, SetRequest { quota: Some(256), ..SetRequest::default() });
+    let mut session = set.session().unwrap();
+    let ids = session.alloc_many(2, None).unwrap();
+    let ballast = fill(&state_of(&daemon));
+    // Lines of the ledger that have their page can still be written; then there is no more.
+    let mut had = ids.clone();
+    let error = loop {
+        match session.alloc_many(64, None) {
+            Ok(more) => had.extend(more),
+            Err(error) => break error,
+        }
+    };
+    match &error {
+        // The quota came first: one page of lines was room enough for it.
+        ClientError::Refused(refusal) => assert!(matches!(refusal, Refusal::QuotaExceeded { .. }), "{refusal}"),
+        ClientError::Fault(message) => assert!(message.contains("ids-global"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(session.alias_add(ids[0], 5).unwrap_err(), ClientError::Fault(_)));
+    assert!(matches!(session.alias_find(5).unwrap_err().refusal(), Some(Refusal::NotFound { .. })));
+    let info = session.info().unwrap();
+    had.sort_unstable();
+    assert_eq!(info.pasids.unwrap(), had, "no id more, none less");
+    assert_eq!(daemon.current(&a), had.len() as u64);
+    // Giving back takes no room.
+    session.free(&had[1..]).unwrap();
+    assert_eq!(daemon.current(&a), 1);
+    fs::remove_file(ballast).unwrap();
+    // And with room again it goes on.
+    session.alias_add(had[0], 5).unwrap();
+    assert_eq!(session.alias_find(5).unwrap(), had[0]);
+    let again = actor.create_set(&daemon, SetRequest::default());
+    again.session().unwrap().alloc().unwrap();
+    drop((again, session, set, actor));
+    common::eventually("all is gone", || daemon.sets().is_empty().then_some(()));
+    assert!(daemon.terminate().success());
+}
+
+/// A service whose state directory is a file system of 2 MiB of its own; this test reaches it by the service's root.
+fn start_with_small_state(policy: &str, options: Options) -> Daemon {
+    // The directory is known when the service starts, so the script finds it among the arguments.
+    let script = r#"d=; for w in "$@"; do [ "$d" = --runtime-dir ] && STATE=$w/state; d=$w; done
+        mkdir -p "$STATE" && mount -t tmpfs -o size=2m,mode=0700 tmpfs "$STATE" && exec "$@""#;
+    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"].map(str::to_owned);
+    Daemon::start_with(policy, &Options { through: through.to_vec(), ..options })
+}
+
+/// Its state directory, by the service's root.
+fn state_of(daemon: &Daemon) -> PathBuf {
+    let state = daemon.runtime_dir().join("state");
+    PathBuf::from(format!("/proc/{}/root", daemon.pid())).join(state.strip_prefix("/").unwrap())
+}
+
+/// A set with something of everything, and who asks.
+struct Scene {
+    cgroups: Cgroups,
+    daemon: Daemon,
+    service: Service,
+    set: Set,
+    /// One to be revoked.
+    victim: Set,
+    one: Session,
+    other: Session,
+    ids: Vec<Pasid>,
+}
+
+/// What must not change where a request fails.
+#[derive(Debug, PartialEq)]
+struct Book {
+    sets: Vec<SetInfo>,
+    info: SetInfo,
+    aliases: Vec<Option<Pasid>>,
+    cgroup: CgroupInfo,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let cgroups = Cgroups::new();
+        let scratch = cgroups.path("");
+        let rest = format!(
+            "[[rule]]\nname = \"behalf\"\ncgroup = \"/**\"\nusers = [\"root\"]\naction = \"allow\"\n\
+             quota = {{ default = 64, max = 256 }}\nsets_per_cgroup = 64\non_behalf_of = [\"{scratch}/**\"]\n"
+        );
+        let mut daemon = start_with_small_state(&policy(&cgroups, "quarantine = \"0s\"", &rest), supervised());
+        daemon.may_warn();
+        let [a, ..] = ["a", "b", "c"].map(|below| cgroups.make(below));
+        let mut service = daemon.service().with_patience(Duration::from_secs(60));
+        let large = SetRequest { quota: Some(256), ..request(&a) };
+        let set = service.create_set(large).unwrap().0.with_patience(Duration::from_secs(60));
+        let victim = service.create_set(request(&a)).unwrap().0.with_patience(Duration::from_secs(60));
+        victim.session().unwrap().alloc().unwrap();
+        let (mut one, mut other) = (set.session().unwrap(), set.session().unwrap());
+        let ids = one.alloc_many(8, None).unwrap();
+        one.alias_add(ids[0], 1).unwrap();
+        one.alias_add(ids[1], 2).unwrap();
+        other.hold(ids[2]).unwrap();
+        Self { cgroups, daemon, service, set, victim, one, other, ids }
+    }
+
+    fn book(&mut self) -> Book {
+        let mut sets = self.daemon.sets();
+        sets.sort_by_key(|set| set.set);
+        let aliases = (0..8).map(|alias| self.one.alias_find(alias).ok()).collect();
+        let cgroup = self.daemon.cgroup(&self.cgroups.path(""));
+        Book { sets, info: self.one.info().unwrap(), aliases, cgroup }
+    }
+}
+
+fn request(cgroup: &CgroupPath) -> SetRequest {
+    SetRequest { cgroup: Some(cgroup.clone()), ..SetRequest::default() }
+}
+
+/// A request, and whether it works without room.
+type Asking = (&'static str, bool, fn(&mut Scene) -> Result<(), ClientError>);
+
+const REQUESTS: [Asking; 20] = [
+    ("create a set", false, |it| it.service.create_set(request(&it.cgroups.path("a"))).map(drop)),
+    ("create a set in a new cgroup", false, |it| it.service.create_set(request(&it.cgroups.path("c"))).map(drop)),
+    ("open a set", false, |it| it.service.open_set(it.one.set().0).map(drop)),
+    ("allocate", false, |it| it.one.alloc_in(PasidRange::new(10_000, 10_999).unwrap()).map(drop)),
+    ("name", false, |it| it.one.alias_add(it.ids[3], 3)),
+    ("hold", false, |it| it.other.hold(it.ids[4])),
+    ("watch", false, |it| it.other.watch(&[WatchKind::Alloc], Phase::Cpu, Duration::from_secs(1)).map(drop)),
+    ("set the quota", false, |it| it.one.set_quota(200).map(drop)),
+    ("set a limit", false, |it| {
+        let call = SetCgroupMax { cgroup: it.cgroups.path("a").to_string(), max: "77".into(), persist: false };
+        it.service.call(&call, &[]).map(drop)
+    }),
+    ("recharge", false, |it| {
+        let call = Recharge { set: it.one.set().0, cgroup: it.cgroups.path("b").to_string() };
+        it.service.call(&call, &[]).map(drop)
+    }),
+    ("revoke", false, |it| {
+        let set = it.service.identify(&it.victim)?.set.0;
+        let call = RevokeSet { set, reason: "test".into() };
+        it.service.call(&call, &[]).map(drop)
+    }),
+    ("map", true, |it| it.set.map().map(drop)),
+    ("open a session", true, |it| it.set.session().map(drop)),
+    ("reset a peak", true, |it| {
+        it.service.call(&ResetPeak { cgroup: it.cgroups.path("a").to_string() }, &[]).map(drop)
+    }),
+    ("unname", false, |it| it.one.alias_del(2)),
+    ("put", true, |it| it.other.put(it.ids[2])),
+    ("free", true, |it| it.one.free(&it.ids[5..6]).map(drop)),
+    ("free what is named", true, |it| it.one.free(&it.ids[..1]).map(drop)),
+    ("trim", true, |it| it.one.trim().map(drop)),
+    ("free all but one", true, |it| it.one.free(&it.ids[..7]).map(drop)),
+];
+
+#[test]
+fn each_request_is_done_or_nothing_of_it_is_and_a_restart_agrees() {
+    let mut scene = Scene::new();
+    let mut failed = 0;
+    let ballast = fill(&state_of(&scene.daemon));
+    // The file of the records has some room in itself: until that is used up.
+    let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
+    assert!(named < 1000, "{named} names found room");
+    for (what, without_room, ask) in REQUESTS {
+        let before = scene.book();
+        match ask(&mut scene) {
+            Ok(()) => {}
+            Err(ClientError::Fault(message)) => {
+                failed += 1;
+                assert!(!without_room, "{what} takes no room: {message}");
+                // Asked for again: as little is done as the first time.
+                assert!(ask(&mut scene).is_err(), "{what}");
+                assert_eq!(scene.book(), before, "{what}: {message}");
+            }
+            Err(other) => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(failed > 5, "{failed} requests found no room");
+    // Killed when all is full, it comes back with what was answered: at once, or when there is room.
+    let before = scene.book();
+    let old = scene.daemon.served_by().unwrap();
+    assert!(std::process::Command::new("kill").args(["-KILL", &old.to_string()]).status().unwrap().success());
+    fs::remove_file(&ballast).unwrap();
+    common::eventually("another serves", || scene.daemon.served_by().filter(|pid| *pid != old));
+    let after = scene.book();
+    assert_eq!((&after.sets, &after.info, &after.aliases), (&before.sets, &before.info, &before.aliases));
+    assert_eq!(after.cgroup, before.cgroup);
+    // And with room everything works.
+    let ids = scene.one.alloc_many(2, None).unwrap();
+    scene.one.alias_add(ids[0], 5).unwrap();
+    scene.other.hold(ids[1]).unwrap();
+    let before = scene.book();
+    scene.daemon.kill_service();
+    assert_eq!(scene.book(), before);
+    let Scene { cgroups, mut daemon, service, set, victim, one, other, .. } = scene;
+    drop((service, one, other, set, victim));
+    common::eventually("all is gone", || daemon.sets().is_empty().then_some(()));
+    assert!(daemon.terminate().success());
+    drop(cgroups);
+}
