@@ -36,6 +36,7 @@ test: lint
 	$(CARGO) test --no-fail-fast
 	ci/loom
 	ci/instructions
+	ci/fuzz 60
 	ci/dependencies
 
 # The benchmarks, printed as ratios. Those of the fast path make the README's table and docs/cost.svg, too.
