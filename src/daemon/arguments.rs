@@ -43,6 +43,10 @@ pub struct Arguments {
     #[arg(long)]
     pub user: bool,
 
+    /// Write nothing down: the sets end with this process. For the benchmark that tells what writing costs
+    #[arg(long, hide = true)]
+    pub volatile: bool,
+
     /// Check the policy and the host, say what is wrong, and end
     #[arg(long)]
     pub check: bool,

@@ -97,6 +97,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
         tracing::warn!("there is no policy: every set is refused; write /etc/ioasidd/policy.toml");
     }
     process::raise_max_files()?;
+    process::survive_file_size_limit()?;
     make_runtime_dir(&runtime_dir)?;
     let mut inherited = inherited;
     let mut take = |name: &str| {
@@ -106,7 +107,6 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
     let parked = Parked { activated: take(ACTIVATED), listener: take(LISTENER), files: take(files::CHANNEL) };
     let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
     let channel = device.map(|found| found.fd.try_clone()).transpose()?;
-    process::survive_file_size_limit()?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
     let world = host::world(&host, policy_files, &backend, &arguments.device_path);
     if user.is_none() {
@@ -114,7 +114,10 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
         process::forbid_new_privileges()?;
     }
     let (policy, state) = (Arc::new(policy), state_dir(&runtime_dir));
-    let restored = Controller::restore(policy, world, &state, Notifier::from_environment()?, inherited)?;
+    let restored = match arguments.volatile {
+        true => Restored::nothing(Controller::new(policy, world)?),
+        false => Controller::restore(policy, world, &state, Notifier::from_environment()?, inherited)?,
+    };
     let service = Service {
         host: Arc::new(host),
         runtime_dir,
