@@ -76,7 +76,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
 
     #[inline]
     fn follow(&self, id: u32) {
-        hint::set(self.key(), id & !(IDS_PER_WORD - 1) | (id + 1) % IDS_PER_WORD);
+        hint::set(self.key(), (id & !(IDS_PER_WORD - 1)) | ((id + 1) % IDS_PER_WORD));
     }
 
     /// What hints are kept under: where the words are in this process.
