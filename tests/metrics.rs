@@ -102,6 +102,26 @@ fn a_scrape_tells_cgroups_domains_sets_sessions_and_refusals() {
     daemon.finish();
 }
 
+#[test]
+fn a_refusal_counts_once_whatever_edge_it_is_given_at() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let bus = common::bus::PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, "[bus]\ntrust_pid = true"));
+    let actor = Actor::of_user(&cgroups, "guest", 65534);
+    let over_bus = bus.connect_as(&actor);
+    over_bus.create_set(&[("quota", 65_u32.into())]).unwrap_err();
+    over_bus.create_set(&[("quotum", 1_u32.into())]).unwrap_err();
+    over_bus.manager::<(), _>("Reload", &()).unwrap_err();
+    let request = SetRequest { quota: Some(65), ..SetRequest::default() };
+    actor.connect(&daemon).create_set(request).unwrap_err();
+    let text = scrape(&daemon);
+    let count = |name: &str| value(&text, &format!("ioasid_refusals_total{{error=\"{name}\"}}"));
+    assert_eq!((count("NotPermitted"), count("InvalidArgument")), (Some("3"), Some("1")), "{text}");
+    drop((over_bus, actor));
+    daemon.finish();
+}
+
 /// Prometheus' own client library reads every sample (Debian: python3-prometheus-client, where root can install it).
 fn prometheus_reads(text: &str) {
     let script = "import sys\n\

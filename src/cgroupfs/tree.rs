@@ -301,7 +301,7 @@ impl Tree {
         let path = self.find(node).and_then(|found| self.path(&found)).map_err(gone)?;
         // Who opened it was allowed to; who writes must be, too: a file that was passed on to a privileged
         // program to write its messages to sets no limit by its privilege alone.
-        let caller = self.caller(header).map_err(|failure| failure_errno(&failure))?;
+        let caller = self.caller(header).map_err(|failure| self.refused(&failure))?;
         let set = || {
             if file == File::Peak {
                 // Whatever is written, as to memory.peak.
@@ -312,7 +312,7 @@ impl Tree {
             let permit = self.controller.authorize(&caller, Deed::SetLimit(&path))?.without_polkit()?;
             self.controller.set_limit(&caller, &permit, Some(limit), false)
         };
-        set().map_err(|failure: Failure| log_fault(&failure))?;
+        set().map_err(|failure: Failure| self.refused(&failure))?;
         Ok(Message::written(header.unique, length))
     }
 
@@ -324,10 +324,16 @@ impl Tree {
             self.controller.authorize(&caller, deed)?.without_polkit()?;
             Ok(())
         };
-        allowed().map_err(|failure: Failure| match failure_errno(&failure) {
+        allowed().map_err(|failure: Failure| match self.refused(&failure) {
             EPERM => EACCES,
-            _ => log_fault(&failure),
+            errno => errno,
         })
+    }
+
+    /// The errno of a failure, which is reported: nobody else will.
+    fn refused(&self, failure: &Failure) -> Errno {
+        self.controller.report("cgroup files", failure);
+        failure_errno(failure)
     }
 
     fn caller(&self, header: &Header) -> Result<Caller, Failure> {
@@ -396,12 +402,4 @@ fn errno_of(error: &io::Error) -> Errno {
         None if error.kind() == io::ErrorKind::NotFound => ENOENT,
         None => EIO,
     }
-}
-
-/// The errno of a failure; a fault is logged, for nobody else will.
-fn log_fault(failure: &Failure) -> Errno {
-    if let Failure::Fault(fault) = failure {
-        tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %fault, "cgroup files");
-    }
-    failure_errno(failure)
 }

@@ -1,7 +1,7 @@
 //! The service in numbers, for who graphs it. Nothing is counted for it that is not counted anyway, but refusals.
 
 use super::Controller;
-use crate::model::{CgroupPath, Limit, Refusal, SetState};
+use crate::model::{CgroupPath, Failure, Limit, Refusal, SetState};
 use crate::proto::{DomainInfo, codes};
 use std::collections::BTreeMap;
 
@@ -93,6 +93,16 @@ impl Controller {
             })
             .collect();
         figures
+    }
+
+    /// What every edge does with what did not happen: a refusal is counted, a fault logged, for there it stops.
+    pub fn report(&self, edge: &'static str, failure: &Failure) {
+        match failure {
+            Failure::Refused(refusal) => self.count_refusal(refusal),
+            Failure::Fault(fault) => {
+                tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, edge, %fault, "a request failed");
+            }
+        }
     }
 
     /// Counts a refusal that an edge hands out.

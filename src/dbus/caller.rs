@@ -64,14 +64,14 @@ impl Callers {
 }
 
 /// A method call: who makes it, and whether polkit may ask a person.
-pub(super) struct Call<'a> {
-    core: &'a Core,
+pub(super) struct Call {
+    core: Arc<Core>,
     pub caller: Caller,
     consent: BusConsent,
     interactive: bool,
 }
 
-impl Call<'_> {
+impl Call {
     /// Asks the one authorization function.
     pub async fn permit(&self, deed: Deed<'_>) -> Result<Permit, Failure> {
         self.core.controller.permit(&self.caller, deed, Some(&self.consent), self.interactive).await
@@ -79,8 +79,23 @@ impl Call<'_> {
 }
 
 impl Core {
+    /// Answers a call: says who makes it, does what it asks for, and reports where that is refused or fails. Every
+    /// method of every object goes through here.
+    pub async fn answer<T>(
+        self: &Arc<Self>,
+        connection: &Connection,
+        header: &Header<'_>,
+        deed: impl AsyncFnOnce(Call) -> Result<T, Failure>,
+    ) -> Result<T, BusError> {
+        let outcome = match self.identify(connection, header).await {
+            Ok(call) => deed(call).await,
+            Err(failure) => Err(failure),
+        };
+        outcome.inspect_err(|failure| self.controller.report("D-Bus", failure)).map_err(BusError::from)
+    }
+
     /// Who makes this call, where it is now. Counts the call against its uid.
-    pub async fn identify(&self, connection: &Connection, header: &Header<'_>) -> Result<Call<'_>, BusError> {
+    async fn identify(self: &Arc<Self>, connection: &Connection, header: &Header<'_>) -> Result<Call, Failure> {
         let sender = header.sender().ok_or_else(|| Refusal::invalid("sender", "nobody", "a name on the bus"))?;
         let peer = match self.callers.find(sender) {
             Some(peer) => peer,
@@ -93,7 +108,7 @@ impl Core {
                     }
                     Err(failure) => {
                         self.callers.forget(sender);
-                        return Err(failure.into());
+                        return Err(failure);
                     }
                 }
             }
@@ -102,7 +117,7 @@ impl Core {
         let caller = Caller::new(&peer, peer.cgroup(&self.host)?);
         let interactive = header.primary().flags().contains(Flags::AllowInteractiveAuth);
         let consent = BusConsent::new(Arc::clone(&self.polkit), sender.to_string());
-        Ok(Call { core: self, caller, consent, interactive })
+        Ok(Call { core: Arc::clone(self), caller, consent, interactive })
     }
 
     async fn ask_bus(&self, connection: &Connection, sender: &UniqueName<'_>) -> Result<Peer, Failure> {

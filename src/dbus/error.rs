@@ -1,6 +1,6 @@
 //! What did not happen, as a D-Bus error.
 
-use crate::model::{Failure, Refusal};
+use crate::model::Failure;
 use crate::proto::{BUS_ERROR_PREFIX, FAULT_NAME, codes};
 use zbus::message::Header;
 use zbus::names::ErrorName;
@@ -22,33 +22,18 @@ impl BusError {
     }
 }
 
-impl From<Refusal> for BusError {
-    fn from(refusal: Refusal) -> Self {
-        let text = match refusal.hint() {
-            Some(hint) => format!("{refusal} ({hint})"),
-            None => refusal.to_string(),
-        };
-        Self { name: Self::name_of(codes(&refusal).name), text }
-    }
-}
-
 impl From<Failure> for BusError {
-    /// A fault is logged here, where it stops.
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused(refusal) => refusal.into(),
-            Failure::Fault(fault) => {
-                tracing::error!(%fault, "a D-Bus call failed");
-                Self { name: Self::name_of(FAULT_NAME), text: fault.to_string() }
+            Failure::Refused(refusal) => {
+                let text = match refusal.hint() {
+                    Some(hint) => format!("{refusal} ({hint})"),
+                    None => refusal.to_string(),
+                };
+                Self { name: Self::name_of(codes(&refusal).name), text }
             }
+            Failure::Fault(fault) => Self { name: Self::name_of(FAULT_NAME), text: fault.to_string() },
         }
-    }
-}
-
-impl From<BusError> for zbus::fdo::Error {
-    /// For properties, which have no errors of their own.
-    fn from(error: BusError) -> Self {
-        Self::Failed(error.text)
     }
 }
 
@@ -69,17 +54,21 @@ impl DBusError for BusError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CgroupPath, Fault, Limit, SetId};
+    use crate::model::{CgroupPath, Fault, Limit, Refusal, SetId};
+
+    fn refused(refusal: Refusal) -> BusError {
+        Failure::from(refusal).into()
+    }
 
     #[test]
     fn the_name_is_the_tables_and_the_text_has_every_field() {
         let cgroup: CgroupPath = "/machine.slice".parse().unwrap();
-        let error = BusError::from(Refusal::LimitExceeded { cgroup, max: Limit::Count(64), current: 63, asked: 2 });
+        let error = refused(Refusal::LimitExceeded { cgroup, max: Limit::Count(64), current: 63, asked: 2 });
         assert_eq!(error.name().as_str(), "org.ioasid1.Error.LimitExceeded");
         for field in ["/machine.slice", "64", "63", "2 more", "set-max"] {
             assert!(error.text.contains(field), "{field} in {}", error.text);
         }
-        let error = BusError::from(Refusal::QuotaExceeded { set: SetId(5), quota: 7, leased: 6, asked: 3 });
+        let error = refused(Refusal::QuotaExceeded { set: SetId(5), quota: 7, leased: 6, asked: 3 });
         assert!(["5", "7", "6", "3"].iter().all(|field| error.text.contains(field)), "{}", error.text);
     }
 

@@ -5,8 +5,8 @@
 //! ([`manager_job`]). Objects hold no state but who
 //! they are: every call and every property asks the controller. Nothing else in the service names zbus.
 //!
-//! Every method goes the same way: [`Core::identify`] says who calls, [`Call::permit`] asks the controller's one
-//! authorization function, the controller does it.
+//! Every method goes the same way, through [`Core::answer`](caller): it says who calls, `Call::permit` asks the
+//! controller's one authorization function, the controller does it, and what is refused is counted.
 
 mod caller;
 mod error;

@@ -4,7 +4,7 @@ use super::error::BusError;
 use super::options::{Options, cgroup_path, set_request};
 use super::{Core, path_of, set::SetObject, set_at};
 use crate::controller::Deed;
-use crate::model::{CgroupPath, Domain, Failure, Limit, Refusal};
+use crate::model::{CgroupPath, Domain, Limit, Refusal};
 use crate::proto::{CgroupInfo, DomainInfo};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -50,16 +50,18 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedFd, OwnedObjectPath), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let request = set_request(options)?;
-        let permit = call.permit(Deed::CreateSet(&request)).await?;
-        let made = self.core.controller.create_set(&call.caller, permit)?;
-        let id = made.info.set;
-        let path = path_of(id)?;
-        let holder = (self.core.adopt)(made)?;
-        // Whoever is given the path finds an object there.
-        SetObject::serve(&self.core, connection, id).await?;
-        Ok((holder.into(), path))
+        let made = self.core.answer(connection, &header, async |call| {
+            let request = set_request(options)?;
+            let permit = call.permit(Deed::CreateSet(&request)).await?;
+            let made = self.core.controller.create_set(&call.caller, permit)?;
+            let id = made.info.set;
+            let path = path_of(id)?;
+            let holder = (self.core.adopt)(made)?;
+            // Whoever is given the path finds an object there.
+            SetObject::serve(&self.core, connection, id).await?;
+            Ok((holder.into(), path))
+        });
+        made.await
     }
 
     #[zbus(out_args("set_fd"))]
@@ -69,10 +71,12 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedFd, BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::OpenSet(set_at(&set)?)).await?;
-        let made = self.core.controller.open_set(&permit)?;
-        Ok((self.core.adopt)(made)?.into())
+        let opened = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::OpenSet(set_at(&set)?)).await?;
+            let made = self.core.controller.open_set(&permit)?;
+            Ok((self.core.adopt)(made)?.into())
+        });
+        opened.await
     }
 
     #[zbus(out_args("set"))]
@@ -82,8 +86,11 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        Ok(path_of(self.core.controller.identify(set_fd.as_fd())?)?)
+        let identified = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            path_of(self.core.controller.identify(set_fd.as_fd())?)
+        });
+        identified.await
     }
 
     /// For who made the set: CreateSet's reply has no room for a second descriptor.
@@ -94,10 +101,12 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedFd, BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let id = self.core.controller.identify(set_fd.as_fd())?;
-        let permit = call.permit(Deed::OpenSet(id)).await?;
-        Ok(self.core.controller.open_iommufd(&permit)?.into())
+        let opened = self.core.answer(connection, &header, async |call| {
+            let id = self.core.controller.identify(set_fd.as_fd())?;
+            let permit = call.permit(Deed::OpenSet(id)).await?;
+            Ok(self.core.controller.open_iommufd(&permit)?.into())
+        });
+        opened.await
     }
 
     #[zbus(out_args("leased"))]
@@ -108,8 +117,11 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        Ok(self.core.controller.verify_presented(set_fd.as_fd(), pasid)?)
+        let verified = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            Ok(self.core.controller.verify_presented(set_fd.as_fd(), pasid)?)
+        });
+        verified.await
     }
 
     #[zbus(out_args("sets"))]
@@ -119,13 +131,16 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(OwnedObjectPath, String, String, u64, u32, u32, u32)>, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        let sets = self.core.controller.sets().into_iter();
-        let listed = sets.map(|set| {
-            let cgroup = set.cgroup.as_str().to_owned();
-            Ok((path_of(set.set)?, set.label, cgroup, set.cgroup_id.0, set.quota, set.leased, set.in_use))
+        let listed = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            let sets = self.core.controller.sets().into_iter();
+            let listed = sets.map(|set| {
+                let cgroup = set.cgroup.as_str().to_owned();
+                Ok((path_of(set.set)?, set.label, cgroup, set.cgroup_id.0, set.quota, set.leased, set.in_use))
+            });
+            listed.collect()
         });
-        Ok(listed.collect::<Result<_, Failure>>()?)
+        listed.await
     }
 
     #[zbus(out_args("fields"))]
@@ -135,8 +150,11 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Fields, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        Ok(fields_of(&self.core.controller.cgroup(&cgroup_path("cgroup", cgroup)?, false)?))
+        let fields = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            Ok(fields_of(&self.core.controller.cgroup(&cgroup_path("cgroup", cgroup)?, false)?))
+        });
+        fields.await
     }
 
     #[zbus(out_args("cgroups"))]
@@ -145,10 +163,13 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(String, Fields)>, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        let mut listed = Vec::new();
-        list_cgroups(&self.core.controller.cgroup(&CgroupPath::root(), true)?, &mut listed);
-        Ok(listed)
+        let listed = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            let mut listed = Vec::new();
+            list_cgroups(&self.core.controller.cgroup(&CgroupPath::root(), true)?, &mut listed);
+            Ok(listed)
+        });
+        listed.await
     }
 
     async fn set_cgroup_max(
@@ -159,14 +180,16 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        if flags & !PERSIST != 0 {
-            return Err(Refusal::invalid("flags", flags, "0, or 1 to persist").into());
-        }
-        let cgroup = cgroup_path("cgroup", cgroup)?;
-        let limit = if max == MAX { Limit::Max } else { Limit::Count(max) };
-        let permit = call.permit(Deed::SetLimit(&cgroup)).await?;
-        Ok(self.core.controller.set_limit(&call.caller, &permit, Some(limit), flags & PERSIST != 0)?)
+        let set = self.core.answer(connection, &header, async |call| {
+            if flags & !PERSIST != 0 {
+                return Err(Refusal::invalid("flags", flags, "0, or 1 to persist").into());
+            }
+            let limit = if max == MAX { Limit::Max } else { Limit::Count(max) };
+            let cgroup = cgroup_path("cgroup", cgroup)?;
+            let permit = call.permit(Deed::SetLimit(&cgroup)).await?;
+            self.core.controller.set_limit(&call.caller, &permit, Some(limit), flags & PERSIST != 0)
+        });
+        set.await
     }
 
     async fn reset_peak(
@@ -175,9 +198,11 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::ResetPeak(&cgroup_path("cgroup", cgroup)?)).await?;
-        Ok(self.core.controller.reset_peak(&call.caller, &permit)?)
+        let reset = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::ResetPeak(&cgroup_path("cgroup", cgroup)?)).await?;
+            self.core.controller.reset_peak(&call.caller, &permit)
+        });
+        reset.await
     }
 
     async fn recharge(
@@ -187,10 +212,12 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let cgroup = cgroup_path("cgroup", cgroup)?;
-        let permit = call.permit(Deed::Recharge(set_at(&set)?)).await?;
-        Ok(self.core.controller.recharge(&call.caller, &permit, &cgroup)?)
+        let recharged = self.core.answer(connection, &header, async |call| {
+            let cgroup = cgroup_path("cgroup", cgroup)?;
+            let permit = call.permit(Deed::Recharge(set_at(&set)?)).await?;
+            self.core.controller.recharge(&call.caller, &permit, &cgroup)
+        });
+        recharged.await
     }
 
     async fn revoke_set(
@@ -200,9 +227,11 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::Revoke(set_at(&set)?)).await?;
-        Ok(self.core.controller.revoke_set(&call.caller, &permit, reason)?)
+        let revoked = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::Revoke(set_at(&set)?)).await?;
+            self.core.controller.revoke_set(&call.caller, &permit, reason)
+        });
+        revoked.await
     }
 
     async fn reload(
@@ -210,11 +239,13 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::Reload).await?;
-        let stays = self.core.controller.reload(&call.caller, &permit)?;
-        stays.iter().for_each(|what| tracing::warn!("{what}"));
-        Ok(())
+        let reloaded = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::Reload).await?;
+            let stays = self.core.controller.reload(&call.caller, &permit)?;
+            stays.iter().for_each(|what| tracing::warn!("{what}"));
+            Ok(())
+        });
+        reloaded.await
     }
 
     #[zbus(out_args("explanation"))]
@@ -224,13 +255,16 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Fields, BusError> {
-        self.core.identify(connection, &header).await?.permit(Deed::Look).await?;
-        let mut options = Options::new(request, "user, cgroup, quota");
-        let user = options.text("user")?.ok_or_else(|| missing("user", "the name or number of a user"))?;
-        let cgroup = options.cgroup("cgroup")?.ok_or_else(|| missing("cgroup", "the cgroup that asks"))?;
-        let quota = options.number("quota")?;
-        options.finish()?;
-        Ok(explanation(&self.core.controller.explain(&user, &cgroup, quota)?))
+        let explained = self.core.answer(connection, &header, async |call| {
+            call.permit(Deed::Look).await?;
+            let mut options = Options::new(request, "user, cgroup, quota");
+            let user = options.text("user")?.ok_or_else(|| missing("user", "the name or number of a user"))?;
+            let cgroup = options.cgroup("cgroup")?.ok_or_else(|| missing("cgroup", "the cgroup that asks"))?;
+            let quota = options.number("quota")?;
+            options.finish()?;
+            Ok(explanation(&self.core.controller.explain(&user, &cgroup, quota)?))
+        });
+        explained.await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -32,8 +32,9 @@ impl SetObject {
         }
     }
 
+    /// What a property says. A set that is gone is an object that is gone, which the bus will be told in a moment.
     fn info(&self) -> fdo::Result<SetInfo> {
-        Ok(self.core.controller.set(self.id).map_err(BusError::from)?)
+        self.core.controller.set(self.id).map_err(|gone| fdo::Error::UnknownObject(gone.to_string()))
     }
 }
 
@@ -45,10 +46,11 @@ impl SetObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::SetQuota(self.id)).await?;
-        self.core.controller.change_quota(&permit, quota)?;
-        Ok(())
+        let changed = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::SetQuota(self.id)).await?;
+            self.core.controller.change_quota(&permit, quota).map(drop)
+        });
+        changed.await
     }
 
     async fn revoke(
@@ -57,9 +59,11 @@ impl SetObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::Revoke(self.id)).await?;
-        Ok(self.core.controller.revoke_set(&call.caller, &permit, reason)?)
+        let revoked = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::Revoke(self.id)).await?;
+            self.core.controller.revoke_set(&call.caller, &permit, reason)
+        });
+        revoked.await
     }
 
     #[zbus(out_args("pasids"))]
@@ -68,10 +72,12 @@ impl SetObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<u32>, BusError> {
-        let call = self.core.identify(connection, &header).await?;
-        let permit = call.permit(Deed::SeeIds(self.id)).await?;
-        let set = self.core.controller.set_with_ids(&permit)?;
-        Ok(set.pasids.unwrap_or_default().into_iter().map(u32::from).collect())
+        let seen = self.core.answer(connection, &header, async |call| {
+            let permit = call.permit(Deed::SeeIds(self.id)).await?;
+            let set = self.core.controller.set_with_ids(&permit)?;
+            Ok(set.pasids.unwrap_or_default().into_iter().map(u32::from).collect())
+        });
+        seen.await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -118,12 +118,9 @@ impl Device {
         Ok(Message::ioctl(unique, 0, &[]))
     }
 
-    /// The errno of a failure; a fault is logged, for nobody else will.
+    /// The errno of a failure, which is reported: nobody else will.
     fn refused(&self, unique: u64, failure: &Failure) -> Message {
-        match failure {
-            Failure::Refused(refusal) => self.controller.count_refusal(refusal),
-            Failure::Fault(fault) => tracing::error!(MESSAGE_ID = crate::proto::message_ids::FAULT, %fault, "device"),
-        }
+        self.controller.report("device", failure);
         Message::error(unique, failure_errno(failure))
     }
 }
