@@ -136,15 +136,51 @@ fn what_is_not_allowed_has_the_name_of_its_refusal_and_its_fields() {
     let nowhere = format!("{}/nowhere", cgroups.path(""));
     assert_eq!(name_of(&refused(&[("cgroup", nowhere.as_str().into())])), "NotFound");
 
-    let no_set = ObjectPath::try_from("/org/ioasid1/set/77").unwrap();
-    let error = caller.manager::<(), _>("RevokeSet", &(&no_set, "")).unwrap_err();
-    assert_eq!(name_of(&error), "NotFound");
     let error = caller.manager::<(), _>("SetCgroupMax", &("/x", 1_u64, 2_u32)).unwrap_err();
     assert_eq!((name_of(&error), error.1.contains("flags")), ("InvalidArgument", true));
     let null = std::fs::File::open("/dev/null").unwrap();
     let error = caller.manager::<OwnedObjectPath, _>("IdentifySet", &(zbus::zvariant::Fd::from(null.as_fd()),));
     assert_eq!(name_of(&error.unwrap_err()), "NotFound");
     drop((caller, actor));
+    daemon.finish();
+}
+
+#[test]
+fn an_object_that_is_no_sets_is_not_found_and_one_that_was_is_unknown() {
+    let cgroups = Cgroups::new();
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, false));
+    let root = bus.connect();
+    let (held, path) = root.create_set(&[]).unwrap();
+    let number = path.strip_prefix("/org/ioasid1/set/").unwrap();
+    // Another spelling of a set's number is another object, of nobody's.
+    let others = [format!("/org/ioasid1/set/0{number}"), format!("/other/ioasid1/set/{number}")];
+    let never = ["/", ROOT, "/org/ioasid1/set", "/org/ioasid1/set/77", "/org/ioasid1/set/18446744073709551616"];
+    for path in others.iter().map(String::as_str).chain(never) {
+        let object = ObjectPath::try_from(path).unwrap();
+        let opened = root.try_call(ROOT, MANAGER, "OpenSet", &(&object,));
+        let moved = root.try_call(ROOT, MANAGER, "Recharge", &(&object, "/"));
+        let revoked = root.try_call(ROOT, MANAGER, "RevokeSet", &(&object, ""));
+        for answer in [opened, moved, revoked] {
+            let error = answer.unwrap_err();
+            assert_eq!(name_of(&error), "NotFound", "{path}: {error:?}");
+        }
+    }
+    assert_eq!(root.property::<String>(&path, SET, "State"), "active");
+
+    drop(held);
+    eventually("the object goes with the set", || {
+        let gone = root.try_call(&path, SET, "Pasids", &()).err()?;
+        // While the bus is being told, the controller knows already.
+        assert!(["NotFound", "org.freedesktop.DBus.Error.UnknownObject"].contains(&name_of(&gone)), "{gone:?}");
+        gone.0.ends_with("UnknownObject").then_some(())
+    });
+    for (interface, method) in [(SET, "Pasids"), (PROPERTIES, "GetAll")] {
+        let gone = root.try_call(&path, interface, method, &(SET,)).unwrap_err();
+        assert_eq!(gone.0, "org.freedesktop.DBus.Error.UnknownObject", "{interface}.{method}");
+    }
+    let object = ObjectPath::try_from(path.as_str()).unwrap();
+    assert_eq!(name_of(&root.try_call(ROOT, MANAGER, "OpenSet", &(object,)).unwrap_err()), "NotFound");
     daemon.finish();
 }
 

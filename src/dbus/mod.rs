@@ -56,7 +56,9 @@ fn path_of(id: SetId) -> Result<OwnedObjectPath, Failure> {
 /// The set behind an object that a caller names.
 fn set_at(path: &str) -> Result<SetId, Refusal> {
     let number = path.strip_prefix(BUS_SET_PREFIX).and_then(|number| number.parse().ok());
-    number.map(SetId).ok_or_else(|| Refusal::not_found(format!("set {path}")))
+    // One set has one object: `007` is not the object of set 7.
+    let named = number.map(SetId).filter(|id| path_of(*id).is_ok_and(|object| object.as_str() == path));
+    named.ok_or_else(|| Refusal::not_found(format!("set {path}")))
 }
 
 #[cfg(test)]
@@ -68,7 +70,14 @@ mod tests {
         let path = path_of(SetId(17)).unwrap();
         assert_eq!(path.as_str(), "/org/ioasid1/set/17");
         assert_eq!(set_at(&path), Ok(SetId(17)));
-        for no_set in ["/", "/org/ioasid1", "/org/ioasid1/set/", "/org/ioasid1/set/x", "/org/ioasid1/set/1/2"] {
+        for no_set in [
+            "/",
+            "/org/ioasid1",
+            "/org/ioasid1/set/",
+            "/org/ioasid1/set/x",
+            "/org/ioasid1/set/1/2",
+            "/org/ioasid1/set/017",
+        ] {
             assert!(set_at(no_set).is_err(), "{no_set}");
         }
     }
