@@ -136,8 +136,10 @@ fn what_is_not_allowed_has_the_name_of_its_refusal_and_its_fields() {
     let nowhere = format!("{}/nowhere", cgroups.path(""));
     assert_eq!(name_of(&refused(&[("cgroup", nowhere.as_str().into())])), "NotFound");
 
-    let error = caller.manager::<(), _>("SetCgroupMax", &("/x", 1_u64, 2_u32)).unwrap_err();
-    assert_eq!((name_of(&error), error.1.contains("flags")), ("InvalidArgument", true));
+    for (max, flags, field) in [(1_u64, 4_u32, "flags"), (1, 2, "max"), (u64::MAX, 3, "max"), (1, 1 << 31, "flags")] {
+        let error = caller.manager::<(), _>("SetCgroupMax", &("/x", max, flags)).unwrap_err();
+        assert_eq!((name_of(&error), error.1.contains(field)), ("InvalidArgument", true), "{error:?}");
+    }
     let null = std::fs::File::open("/dev/null").unwrap();
     let error = caller.manager::<OwnedObjectPath, _>("IdentifySet", &(zbus::zvariant::Fd::from(null.as_fd()),));
     assert_eq!(name_of(&error.unwrap_err()), "NotFound");
@@ -282,6 +284,13 @@ fn an_administrator_administrates_over_the_bus() {
     caller.manager::<(), _>("SetCgroupMax", &(guest.as_str(), u64::MAX, 0_u32)).unwrap();
     let fields: HashMap<String, OwnedValue> = caller.manager("GetCgroup", &(guest.as_str(),)).unwrap();
     assert_eq!(u64::try_from(fields["max"].clone()).unwrap(), u64::MAX);
+    // Back to the policy, which has a line for this one.
+    let small = cgroups.make("small");
+    let max = || daemon.cgroup(&small).max.to_string();
+    caller.manager::<(), _>("SetCgroupMax", &(small.as_str(), 5_u64, 0_u32)).unwrap();
+    assert_eq!(max(), "5");
+    caller.manager::<(), _>("SetCgroupMax", &(small.as_str(), 0_u64, 2_u32)).unwrap();
+    assert_eq!(max(), "2");
     caller.manager::<(), _>("Recharge", &(&object, other.as_str())).unwrap();
     assert_eq!((daemon.current(&guest), daemon.current(&other)), (0, 4));
     caller.manager::<(), _>("ResetPeak", &(guest.as_str(),)).unwrap();

@@ -16,6 +16,8 @@ use zbus::{Connection, interface};
 
 /// SetCgroupMax: written to the policy's drop-in too.
 const PERSIST: u32 = 1;
+/// SetCgroupMax: no limit of its own, but the policy's line.
+const POLICY: u32 = 2;
 /// SetCgroupMax: no limit.
 const MAX: u64 = u64::MAX;
 
@@ -181,13 +183,10 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusError> {
         let set = self.core.answer(connection, &header, async |call| {
-            if flags & !PERSIST != 0 {
-                return Err(Refusal::invalid("flags", flags, "0, or 1 to persist").into());
-            }
-            let limit = if max == MAX { Limit::Max } else { Limit::Count(max) };
+            let limit = limit_of(max, flags)?;
             let cgroup = cgroup_path("cgroup", cgroup)?;
             let permit = call.permit(Deed::SetLimit(&cgroup)).await?;
-            self.core.controller.set_limit(&call.caller, &permit, Some(limit), flags & PERSIST != 0)
+            self.core.controller.set_limit(&call.caller, &permit, limit, flags & PERSIST != 0)
         });
         set.await
     }
@@ -338,6 +337,19 @@ fn missing(field: &str, expected: &str) -> Refusal {
     Refusal::invalid(field, "", expected)
 }
 
+/// What SetCgroupMax asks for; `None`: the policy's line.
+fn limit_of(max: u64, flags: u32) -> Result<Option<Limit>, Refusal> {
+    if flags & !(PERSIST | POLICY) != 0 {
+        return Err(Refusal::invalid("flags", flags, "0, or 1 to persist, 2 to go back to the policy, 3 for both"));
+    }
+    match (flags & POLICY != 0, max) {
+        (true, 0) => Ok(None),
+        (true, _) => Err(Refusal::invalid("max", max, "0, as it has to be with flag 2, which goes back to the policy")),
+        (false, MAX) => Ok(Some(Limit::Max)),
+        (false, count) => Ok(Some(Limit::Count(count))),
+    }
+}
+
 /// A limit as the bus has it: 2^64-1 stands for `max`.
 pub(super) fn number_of(limit: Limit) -> u64 {
     match limit {
@@ -420,6 +432,22 @@ mod tests {
     fn interfaces_are_called_as_proto_says() {
         assert_eq!(Manager::name(), crate::proto::MANAGER_INTERFACE);
         assert_eq!(SetObject::name(), crate::proto::SET_INTERFACE);
+    }
+
+    #[test]
+    fn a_limit_is_a_number_or_max_or_the_policys_and_nothing_in_between() {
+        assert_eq!(limit_of(7, 0), Ok(Some(Limit::Count(7))));
+        assert_eq!(limit_of(0, PERSIST), Ok(Some(Limit::Count(0))));
+        assert_eq!(limit_of(MAX, PERSIST), Ok(Some(Limit::Max)));
+        assert_eq!((limit_of(0, POLICY), limit_of(0, POLICY | PERSIST)), (Ok(None), Ok(None)));
+        for (max, flags, field) in
+            [(7, POLICY, "max"), (MAX, POLICY | PERSIST, "max"), (0, 4, "flags"), (7, !0, "flags")]
+        {
+            match limit_of(max, flags) {
+                Err(Refusal::InvalidArgument { field: named, .. }) => assert_eq!(named, field, "{max} {flags}"),
+                other => panic!("{max} {flags}: {other:?}"),
+            }
+        }
     }
 
     #[test]
