@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::agent::Agent;
 use common::bus::{Caller, MANAGER, Polkit, PrivateBus, ROOT, SET};
 use common::{Actor, Cgroups, eventually};
 use ioasid::client::Set;
@@ -263,6 +264,40 @@ fn polkit_that_hangs_costs_the_caller_its_answer_and_nobody_else() {
     assert!(text.contains("did not answer within 10 s") && began.elapsed().as_secs() >= 10, "{text}");
     stop(&polkit, "CONT");
     drop(actor);
+    daemon.finish();
+}
+
+#[test]
+fn a_person_is_asked_where_the_caller_allows_it_and_else_the_refusal_says_so_at_once() {
+    let cgroups = Cgroups::new();
+    cgroups.make("asked");
+    let bus = PrivateBus::start();
+    let _polkit = Polkit::start(&bus, RULES);
+    let daemon = bus.serve(&policy(&cgroups));
+    let actor = Actor::of_user(&cgroups, "asked", 65534);
+    let caller = bus.connect_as(&actor);
+    let create =
+        |interactive| caller.create_set_asking(&[("quota", 5_u32.into()), ("label", "big".into())], interactive);
+    let refused = |interactive, why: &str| {
+        let (name, text) = create(interactive).unwrap_err();
+        assert_eq!(name, "org.ioasid1.Error.NotPermitted", "{text}");
+        assert!(text.contains(why), "{text}");
+    };
+    refused(false, "does not allow interactive authorization");
+    refused(true, "no agent is there");
+
+    let agent = Agent::register(&bus, actor.pid());
+    refused(false, "does not allow interactive authorization");
+    assert_eq!(agent.asked(), None, "nobody was bothered");
+    agent.consents(true);
+    let made = create(true).unwrap();
+    let (action, details) = agent.asked().unwrap();
+    assert_eq!(action, "org.ioasid1.create-set");
+    assert_eq!(details["polkit.subject-pid"], actor.pid().to_string());
+    agent.consents(false);
+    refused(true, "polkit's consent");
+    assert!(agent.asked().is_some());
+    drop((made, agent, caller, actor));
     daemon.finish();
 }
 

@@ -85,12 +85,10 @@ impl Question {
         if yes { Ok(self.permit) } else { Err(self.refusal) }
     }
 
-    /// The refusal where polkit could not be asked, with the reason.
+    /// The refusal where polkit did not say yes or no, with the reason.
     pub fn unanswered(self, why: &str) -> Refusal {
         match self.refusal {
-            Refusal::NotPermitted { rule, bound } => {
-                Refusal::NotPermitted { rule, bound: format!("{bound}; polkit was not asked: {why}") }
-            }
+            Refusal::NotPermitted { rule, bound } => Refusal::NotPermitted { rule, bound: format!("{bound}; {why}") },
             other => other,
         }
     }

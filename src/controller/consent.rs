@@ -13,6 +13,8 @@ pub enum Answer {
     Yes,
     /// No.
     No,
+    /// A person would have to be asked for a password, and is not, with the reason.
+    WantsPerson(&'static str),
     /// It could not be asked, with the reason.
     Away(String),
 }
@@ -45,11 +47,14 @@ impl Controller {
             Verdict::Permitted(permit) => return Ok(permit),
             Verdict::Ask(question) => question,
         };
-        let Some(consent) = consent else { return Err(question.unanswered("there is no bus").into()) };
+        let Some(consent) = consent else {
+            return Err(question.unanswered("polkit was not asked: there is no bus").into());
+        };
         match consent.ask(caller, question.action, question.details.clone(), interactive).await {
             Answer::Yes => Ok(question.answered(true)?),
             Answer::No => Ok(question.answered(false)?),
-            Answer::Away(why) => Err(question.unanswered(&why).into()),
+            Answer::WantsPerson(why) => Err(question.unanswered(why).into()),
+            Answer::Away(why) => Err(question.unanswered(&format!("polkit was not asked: {why}")).into()),
         }
     }
 }

@@ -27,6 +27,10 @@ const ALLOW_INTERACTION: u32 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a person may take.
 const PERSONS_PATIENCE: Duration = Duration::from_secs(120);
+/// Why no person was asked.
+const NOT_INTERACTIVE: &str = "polkit wants a person's password, and the call does not allow interactive authorization \
+     (busctl --allow-interactive-authorization=yes)";
+const NO_AGENT: &str = "polkit wants a person's password, and no agent is there to ask for it";
 /// Questions of one uid that may be under way at a time.
 const AT_A_TIME: u32 = 16;
 
@@ -179,6 +183,9 @@ impl Polkit {
         let reply = connection.call_method(Some(NAME), PATH, Some(AUTHORITY), "CheckAuthorization", &body).await;
         match reply.map(|reply| reply.body().deserialize::<(bool, bool, HashMap<String, String>)>()) {
             Ok(Ok((true, ..))) => Answer::Yes,
+            // Challenged: where a person may be asked, an agent was missing.
+            Ok(Ok((_, true, _))) if interactive => Answer::WantsPerson(NO_AGENT),
+            Ok(Ok((_, true, _))) => Answer::WantsPerson(NOT_INTERACTIVE),
             Ok(Ok(_)) => Answer::No,
             Ok(Err(error)) | Err(error) => away(&error),
         }

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use zbus::proxy::MethodFlags;
 use zbus::zvariant::{DynamicType, Type};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
@@ -212,6 +213,29 @@ impl Caller {
         let (fd, path): (zbus::zvariant::OwnedFd, zbus::zvariant::OwnedObjectPath) =
             self.manager("CreateSet", &(options,))?;
         Ok((fd.into(), path.to_string()))
+    }
+
+    /// Makes a set, where `interactive` says whether a person may be asked for it.
+    pub fn create_set_asking(
+        &self,
+        options: &[(&str, zbus::zvariant::Value<'_>)],
+        interactive: bool,
+    ) -> Result<(OwnedFd, String), BusError> {
+        let options: std::collections::HashMap<_, _> = options.iter().map(|(key, value)| (*key, value)).collect();
+        let asked = self.block_on(async {
+            let manager = zbus::Proxy::new(&self.connection, NAME, ROOT, MANAGER).await.unwrap();
+            let allowed = MethodFlags::AllowInteractiveAuth;
+            let flags = if interactive { allowed.into() } else { Default::default() };
+            manager.call_with_flags("CreateSet", flags, &(options,)).await
+        });
+        match asked {
+            Ok(reply) => {
+                let (fd, path): (zbus::zvariant::OwnedFd, zbus::zvariant::OwnedObjectPath) = reply.unwrap();
+                Ok((fd.into(), path.to_string()))
+            }
+            Err(zbus::Error::MethodError(name, text, _)) => Err((name.to_string(), text.unwrap_or_default())),
+            Err(other) => panic!("CreateSet: {other}"),
+        }
     }
 
     /// A property.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod actor;
+pub mod agent;
 pub mod bus;
 pub mod cgroups;
 pub mod daemon;
