@@ -187,6 +187,34 @@ fn an_object_that_is_no_sets_is_not_found_and_one_that_was_is_unknown() {
 }
 
 #[test]
+fn a_caller_that_does_not_wait_for_its_set_leaves_none() {
+    let cgroups = Cgroups::new();
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, false));
+    let before = daemon.snapshot();
+    let listener = bus.connect();
+    let mut manager = listener.listen(MANAGER);
+    let nothing = HashMap::<&str, Value<'_>>::new();
+    let call = || zbus::Message::method_call(ROOT, "CreateSet").unwrap().destination(NAME).unwrap().interface(MANAGER);
+    // One hangs up with its call under way: whether its set is made is a race, and it must not stay.
+    let hasty = bus.connect();
+    // It is known already, so that the bus need not be asked about it once it is gone.
+    hasty.manager::<(), _>("Reload", &()).unwrap();
+    hasty.block_on(hasty.connection.send(&call().unwrap().build(&(&nothing,)).unwrap())).unwrap();
+    drop(hasty);
+    // One wants no reply.
+    let silent = bus.connect();
+    let flags = zbus::message::Flags::NoReplyExpected;
+    let message = call().unwrap().with_flags(flags).unwrap().build(&(&nothing,)).unwrap();
+    silent.block_on(silent.connection.send(&message)).unwrap();
+    while manager.next().header().member().unwrap() != "SetRemoved" {}
+    drop(manager);
+    drop((listener, silent));
+    daemon.settles_to(&before);
+    daemon.finish();
+}
+
+#[test]
 fn sets_limits_and_properties_are_told_as_they_change() {
     let cgroups = Cgroups::new();
     let small = cgroups.make("small");

@@ -65,7 +65,8 @@ impl Bus {
         controller.observe(Box::new(move |notice| noting.note(notice)));
         let polkit = Arc::new(Polkit::default());
         let socket_path = socket_path.to_owned();
-        let core = Core { controller, host, adopt, socket_path, callers: Callers::default(), polkit };
+        let (callers, turn) = (Callers::default(), tokio::sync::Mutex::default());
+        let core = Core { controller, host, adopt, socket_path, callers, polkit, turn };
         Self { core: Arc::new(core), pending, address }
     }
 

@@ -45,6 +45,9 @@ struct Core {
     socket_path: PathBuf,
     callers: Callers,
     polkit: Arc<Polkit>,
+    /// Whose set is made. One at a time, and with a look at what else came in before each: who only looks does not wait
+    /// until everybody has his set.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// The object of a set.

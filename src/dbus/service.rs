@@ -55,6 +55,8 @@ impl Manager {
         let made = self.core.answer(connection, &header, async |call| {
             let request = set_request(options)?;
             let permit = call.permit(Deed::CreateSet(&request)).await?;
+            let _turn = self.core.turn.lock().await;
+            tokio::task::yield_now().await;
             let made = self.core.controller.create_set(&call.caller, permit)?;
             let id = made.info.set;
             let path = path_of(id)?;

@@ -96,6 +96,8 @@ impl Teller {
                 }
                 _ => {}
             }
+            // Who waits for a reply comes first.
+            tokio::task::yield_now().await;
         }
         self.changed.extend(batch.changed);
         if batch.missed {
