@@ -3,7 +3,7 @@
 mod common;
 
 use common::libvirt::{Libvirt, View};
-use common::{Cgroups, Daemon, eventually, eventually_equal};
+use common::{Actor, Cgroups, Daemon, Order, eventually, eventually_equal};
 use ioasid::proto::SetInfo;
 use serde_json::{Value, json};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -85,6 +85,37 @@ fn a_domain_has_its_set_from_prepare_to_release_also_over_a_restart_of_libvirtd(
 }
 
 #[test]
+fn nothing_is_left_of_a_domain_whose_keeper_died_or_whose_metadata_became_junk() {
+    let daemon = Daemon::start(policy());
+    let libvirt = Libvirt::start(&daemon, View::Host);
+    let name = name("junk");
+    let left = || std::fs::read_dir(daemon.runtime_dir().join("libvirt")).unwrap().count();
+    libvirt.create(&qemu(&name, &wanted(9), "")).unwrap();
+    let state = std::fs::read(daemon.runtime_dir().join(format!("libvirt/qemu-{name}.json"))).unwrap();
+    let keeper = serde_json::from_slice::<Value>(&state).unwrap()["keeper"].to_string();
+    let killed = std::process::Command::new("kill").args(["-KILL", &keeper]).status().unwrap();
+    assert!(killed.success());
+    gone(&daemon);
+    libvirt.virsh_ok(&["destroy", &name]);
+    assert_eq!(left(), 0);
+
+    libvirt.create(&qemu(&name, &wanted(9), "")).unwrap();
+    let uri = "https://ioasid.org/xmlns/libvirt/domain/1";
+    libvirt.virsh_ok(&["metadata", &name, uri, "--live", "--key", "ioasid", "--set", "<set quota='many'/>"]);
+    assert_eq!(only(&daemon).quota, 9, "it is too late for another one");
+    libvirt.virsh_ok(&["destroy", &name]);
+    gone(&daemon);
+    assert_eq!(left(), 0);
+
+    let long = format!("{name}-{}", "x".repeat(80));
+    let said = libvirt.create(&qemu(&long, &wanted(9), "")).unwrap_err();
+    assert!(said.contains("a name of at most"), "{said}");
+    assert_eq!((daemon.sets(), left()), (vec![], 0));
+    drop(libvirt);
+    daemon.finish();
+}
+
+#[test]
 fn a_domain_that_is_refused_its_set_does_not_start_and_says_why() {
     let daemon = Daemon::start(policy());
     let libvirt = Libvirt::start(&daemon, View::Host);
@@ -118,6 +149,17 @@ fn a_guest_reaches_its_set_by_a_port_that_qemu_connects_by_path_and_nobody_else_
     // This process is not in the domain's cgroup.
     let stranger = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     assert_eq!(std::io::Read::read(&mut &stranger, &mut [0; 8]).unwrap(), 0);
+    // Nor is who calls a cgroup of his own what libvirt calls the domain's.
+    let own = Cgroups::new();
+    let id = libvirt.virsh_ok(&["domid", &name]);
+    let lookalike = format!(r"delegated/machine-qemu\x2d{}\x2d{name}.scope", id.trim());
+    own.make(&lookalike);
+    own.delegate("delegated", 65534);
+    let pretender = Actor::of_user(&own, &lookalike, 65534);
+    let (_, mut fds) = pretender.order(&Order::ConnectStream(socket.clone()), &[]);
+    let stream = std::os::unix::net::UnixStream::from(fds.remove(0));
+    assert_eq!(std::io::Read::read(&mut &stream, &mut [0; 8]).unwrap(), 0);
+    drop((pretender, own));
 
     // A process in the domain's cgroup speaks as its guest does.
     let set = only(&daemon);

@@ -2,7 +2,7 @@
 //!
 //! QEMU connects to `DRIVER-NAME.sock` by path (`<channel type='unix'><source mode='connect' …/>`), so what the guest
 //! writes to its port arrives here: one JSON object a line, one answer a line. Everybody can connect, and who is not in
-//! the domain's cgroup is hung up on: where a process is only the kernel says.
+//! the domain's cgroup is hung up on: where a process is only the kernel says, and which cgroup is the domain's only root.
 //!
 //! | line | answer |
 //! |---|---|
@@ -14,13 +14,14 @@
 //! A refusal is answered as `ioasidctl --json` prints it.
 
 use super::domain::Domain;
-use super::scope::domain_of;
+use super::scope::domain_by_root;
 use super::state::{self, State};
 use crate::cli::outcome::{Failed, Outcome};
 use crate::client::{ClientError, Session, Set};
 use crate::model::{Refusal, SetId};
 use crate::proto::{Alloc, Call, FAULT_ERRNO_NAME, FAULT_NAME, Free, Info, Verify, refusal_to_json};
-use crate::sys::{cgroup, inherited, pidfd, process, socket_option};
+use crate::sys::cgroup::{self, Root};
+use crate::sys::{inherited, pidfd, process, socket_option};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -33,6 +34,8 @@ use std::sync::Arc;
 
 /// The longest line in bytes.
 const LONGEST: u64 = 1 << 16;
+/// The longest path of a socket in bytes: `sun_path` in unix(7), less the NUL.
+const LONGEST_ADDRESS: usize = 107;
 /// How many connections are served at a time.
 const AT_A_TIME: usize = 16;
 
@@ -41,6 +44,11 @@ pub(super) fn start(runtime_dir: &Path, name: &str, domain: &Domain, set: &Set, 
     let fault = |what: &'static str| move |error: io::Error| Failed::fault(what, &error);
     state::make_directory(runtime_dir)?;
     let socket = state::file(runtime_dir, name, &domain.driver, "sock")?;
+    let room = LONGEST_ADDRESS.saturating_sub(socket.as_os_str().len() - name.len());
+    if name.len() > room {
+        let expected = format!("a name of at most {room} bytes, for the path of its socket has to fit an address");
+        return Err(Refusal::invalid("domain", name, expected).into());
+    }
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(fault("listen for the domain"))?;
     let everybody = std::fs::Permissions::from_mode(0o666);
@@ -59,9 +67,31 @@ pub(super) fn start(runtime_dir: &Path, name: &str, domain: &Domain, set: &Set, 
         .process_group(0)
         .spawn()
         .map_err(fault("start the keeper of a set"))?;
+    move_out(keeper.id(), name);
     let keeper_started = process::start_time(keeper.id()).map_err(fault("start the keeper of a set"))?;
     let state = State { set: id.0, keeper: keeper.id(), keeper_started, id: domain.id };
     state.write(runtime_dir, name, &domain.driver)
+}
+
+/// Has systemd, where it runs, put the keeper into a scope of its own. In the unit of libvirtd it would be left over at each
+/// restart, and killed at it where the unit says so. Where this fails it stays there.
+fn move_out(keeper: u32, domain: &str) {
+    if !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    let (scope, pid) = (format!("ioasid-keeper-{keeper}.scope"), keeper.to_string());
+    let description = format!("PASID set of domain {domain}");
+    let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
+    let _ = Command::new("busctl")
+        .args(["--quiet", "--timeout=5", "call"])
+        .args(manager)
+        .args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &scope, "fail"])
+        .args(["3", "PIDs", "au", "1", &pid, "Slice", "s", "machine.slice", "Description", "s", &description])
+        .arg("0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Keeps the set on descriptor 0 and serves the listener on descriptor 1, until it is ended.
@@ -69,6 +99,7 @@ pub(in crate::cli) fn keep(state: &Path, driver: &str) -> Outcome {
     let set = Set::from_number(0)?;
     let listener = inherited::duplicate(1).map_err(|error| Failed::fault("find the listener", &error))?;
     let listener = UnixListener::from(listener);
+    let root = super::cgroups()?;
     let served = Arc::new(());
     loop {
         let stream = match listener.accept() {
@@ -76,7 +107,7 @@ pub(in crate::cli) fn keep(state: &Path, driver: &str) -> Outcome {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Failed::fault("accept", &error)),
         };
-        if Arc::strong_count(&served) > AT_A_TIME || !is_of_domain(&stream, state, driver).unwrap_or(false) {
+        if Arc::strong_count(&served) > AT_A_TIME || !is_of_domain(&stream, &root, state, driver).unwrap_or(false) {
             continue;
         }
         let Ok(session) = set.session() else { continue };
@@ -89,12 +120,12 @@ pub(in crate::cli) fn keep(state: &Path, driver: &str) -> Outcome {
 }
 
 /// Whether who connected is in the domain's cgroup: by the kernel's word, while the process lives.
-fn is_of_domain(stream: &UnixStream, state: &Path, driver: &str) -> io::Result<bool> {
+fn is_of_domain(stream: &UnixStream, root: &Root, state: &Path, driver: &str) -> io::Result<bool> {
     let state: State = serde_json::from_slice(&std::fs::read(state)?).map_err(io::Error::other)?;
     let peer = socket_option::peer_pidfd(stream.as_fd())
         .or_else(|_| pidfd::open(socket_option::peer_credentials(stream.as_fd())?.pid))?;
     let path = cgroup::membership(pidfd::pid(peer.as_fd())?)?;
-    let of = domain_of(&path).is_some_and(|found| found.driver == driver && Some(found.id) == state.id);
+    let of = domain_by_root(root, &path)?.is_some_and(|found| found.driver == driver && Some(found.id) == state.id);
     Ok(of && pidfd::is_alive(peer.as_fd())?)
 }
 

@@ -31,26 +31,34 @@ pub(super) fn hook(context: &Context, name: &str, operation: &str) -> Outcome {
     match operation {
         "prepare" => prepare(context, name)?,
         "started" => started(context, name)?,
-        "release" => state::end(context.runtime_dir(), name, &read_domain()?.driver)?,
+        "release" => state::end(context.runtime_dir(), name, Domain::driver_of(&read_xml()?)?)?,
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_domain() -> Result<Domain, Failed> {
+fn cgroups() -> Result<Root, Failed> {
+    Root::find(None).map_err(|fault| Refusal::not_found(fault.to_string()).into())
+}
+
+fn read_xml() -> Result<String, Failed> {
     let mut text = String::new();
     let read = std::io::stdin().lock().take(LONGEST).read_to_string(&mut text);
     read.map_err(|error| Failed::fault("read the domain's XML", &error))?;
-    Ok(Domain::parse(&text)?)
+    Ok(text)
+}
+
+fn read_domain() -> Result<Domain, Failed> {
+    Ok(Domain::parse(&read_xml()?)?)
 }
 
 fn prepare(context: &Context, name: &str) -> Result<(), Failed> {
     let domain = read_domain()?;
-    let Some(wanted) = &domain.set else { return Ok(()) };
     // What an earlier start left behind, where libvirt or the host went down.
     state::end(context.runtime_dir(), name, &domain.driver)?;
+    let Some(wanted) = &domain.set else { return Ok(()) };
     let label = wanted.label.clone().unwrap_or_else(|| printable(name));
-    let cgroup = partition(&Root::find(None).map_err(|fault| Failed::from(Refusal::not_found(fault.to_string())))?);
+    let cgroup = partition(&cgroups()?);
     let request = SetRequest { quota: wanted.quota, label, cgroup, ..SetRequest::default() };
     let (set, info) = context.service()?.create_set(request)?;
     keeper::start(context.runtime_dir(), name, &domain, &set, info.set)
@@ -64,7 +72,7 @@ fn started(context: &Context, name: &str) -> Result<(), Failed> {
     let mut state = state::read(context.runtime_dir(), name, &domain.driver)?
         .ok_or_else(|| Refusal::not_found(format!("the keeper of domain {name}")))?;
     state.id = domain.id;
-    let root = Root::find(None).map_err(|fault| Failed::from(Refusal::not_found(fault.to_string())))?;
+    let root = cgroups()?;
     let id = domain.id.ok_or_else(|| Refusal::invalid("id", "", "the number of a running domain in its XML"))?;
     let cgroup = scope::find(&root, &domain.driver, id)
         .ok_or_else(|| Refusal::not_found(format!("the cgroup of {} domain {id} ({name})", domain.driver)))?;

@@ -3,9 +3,13 @@
 //! With systemd-machined a domain is `machine-qemu\x2d1\x2dNAME.scope`, the dashes of the machine's name escaped as
 //! systemd.unit(5) says; without, `qemu-1-NAME.libvirt-qemu`, with a `_` before it where the name would look like a
 //! file of the kernel's. Below come `libvirt`, `emulator`, `vcpu0`; whatever is below is the domain's.
+//!
+//! A name alone proves nothing: a user calls what is below a cgroup that was delegated to him as he likes. libvirtd makes
+//! the cgroups of domains as root, where root alone can make any.
 
 use crate::model::CgroupPath;
 use crate::sys::cgroup::Root;
+use std::io;
 
 /// How deep below the root a domain's cgroup is looked for.
 const DEPTH: usize = 6;
@@ -31,6 +35,18 @@ pub(super) fn domain_of(path: &CgroupPath) -> Option<DomainCgroup> {
         let (driver, id) = parse_name(cgroup.name()?)?;
         Some(DomainCgroup { cgroup, driver, id })
     })
+}
+
+/// The domain that a cgroup belongs to by a name that root gave: all that is above is root's. (The domain's own may be a
+/// container's root's, as libvirt does with `<idmap>`.)
+pub(super) fn domain_by_root(root: &Root, path: &CgroupPath) -> io::Result<Option<DomainCgroup>> {
+    let Some(found) = domain_of(path) else { return Ok(None) };
+    for above in found.cgroup.lineage().skip(1) {
+        if root.open(&above)?.owner()? != 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Driver and number from the name of a domain's cgroup.
@@ -88,7 +104,11 @@ pub(super) fn find(root: &Root, driver: &str, id: u64) -> Option<CgroupPath> {
     None
 }
 
+/// Those that root made: nobody else's name a domain.
 fn children(root: &Root, parent: &CgroupPath) -> Vec<CgroupPath> {
+    if !root.open(parent).and_then(|directory| directory.owner()).is_ok_and(|owner| owner == 0) {
+        return Vec::new();
+    }
     // Cgroups come and go: one that cannot be read is gone.
     let Ok(entries) = std::fs::read_dir(root.mount_point().join(parent.relative())) else { return Vec::new() };
     let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -142,6 +162,25 @@ mod tests {
     fn a_domain_cannot_call_itself_another() {
         let (cgroup, _, id) = of(r"/machine/lxc-5-c.libvirt-lxc/machine-qemu\x2d1\x2dtiny.scope").unwrap();
         assert_eq!((cgroup.as_str(), id), ("/machine/lxc-5-c.libvirt-lxc", 5));
+    }
+
+    #[test]
+    fn a_user_cannot_call_a_cgroup_of_his_a_domain() {
+        let scratch = crate::sys::cgroup::scratch::Scratch::new();
+        let name = r"machine-qemu\x2d987654321\x2dtiny.scope";
+        let made = scratch.child(name);
+        let below = made.child("libvirt").unwrap();
+        std::fs::create_dir(scratch.directory(&below)).unwrap();
+        let found = domain_by_root(&scratch.root, &below).unwrap().unwrap();
+        assert_eq!((found.cgroup, find(&scratch.root, "qemu", 987_654_321)), (made.clone(), Some(made.clone())));
+        let own = |path: &CgroupPath, uid| {
+            std::os::unix::fs::chown(scratch.directory(path), Some(uid), None).unwrap();
+        };
+        own(&made, 65534);
+        assert!(domain_by_root(&scratch.root, &below).unwrap().is_some(), "a container's own");
+        own(&scratch.path, 65534);
+        assert_eq!(domain_by_root(&scratch.root, &below).unwrap(), None);
+        assert_eq!(find(&scratch.root, "qemu", 987_654_321), None);
     }
 
     #[test]
