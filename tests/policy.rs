@@ -146,6 +146,14 @@ fn as_shipped_only_services_of_root_get_a_set() {
     assert!(matches!(ask(0, "/system.slice/x.service"), Decision::Allow(_)));
     assert!(matches!(ask(0, "/machine.slice/container"), Decision::Deny(_)));
     assert!(matches!(ask(1000, "/system.slice/x.service"), Decision::Deny(_)));
+    // libvirt's hook asks on behalf of guests, which is all that it may.
+    let libvirtd = path("/system.slice/libvirtd.service");
+    let on_behalf = |of: &str| {
+        let request = SetRequest { cgroup: Some(path(of)), ..SetRequest::default() };
+        policy.decide(&Asker { uid: 0, gids: &[0], cgroup: &libvirtd }, &request)
+    };
+    assert!(matches!(on_behalf("/machine.slice"), Decision::Allow(_)));
+    assert!(matches!(on_behalf("/user.slice"), Decision::Deny(_)));
 }
 
 #[test]
