@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::agent::Agent;
-use common::bus::{Caller, MANAGER, Polkit, PrivateBus, ROOT, SET};
+use common::agent::{Agent, Person};
+use common::bus::{Caller, MANAGER, NAME, Polkit, PrivateBus, ROOT, SET};
 use common::{Actor, Cgroups, eventually};
 use ioasid::client::Set;
 use ioasid::model::{Refusal, SetRequest};
@@ -289,14 +289,25 @@ fn a_person_is_asked_where_the_caller_allows_it_and_else_the_refusal_says_so_at_
     let agent = Agent::register(&bus, actor.pid());
     refused(false, "does not allow interactive authorization");
     assert_eq!(agent.asked(), None, "nobody was bothered");
-    agent.consents(true);
+    agent.person(Person::Consents);
     let made = create(true).unwrap();
     let (action, details) = agent.asked().unwrap();
     assert_eq!(action, "org.ioasid1.create-set");
     assert_eq!(details["polkit.subject-pid"], actor.pid().to_string());
-    agent.consents(false);
+    agent.person(Person::Declines);
     refused(true, "polkit's consent");
-    assert!(agent.asked().is_some());
+    assert!(agent.asked().is_some() && agent.taken_back().is_none());
+
+    // Nobody is asked any more for a caller that left.
+    agent.person(Person::IsAway);
+    let leaver = bus.connect_as(&actor);
+    let call = zbus::Message::method_call(ROOT, "CreateSet").unwrap().destination(NAME).unwrap();
+    let call = call.interface(MANAGER).unwrap().with_flags(zbus::message::Flags::AllowInteractiveAuth).unwrap();
+    let call = call.build(&(std::collections::HashMap::<&str, Value<'_>>::new(),)).unwrap();
+    leaver.block_on(leaver.connection.send(&call)).unwrap();
+    eventually("the person is asked", || agent.asked());
+    drop(leaver);
+    eventually("the question is taken back", || agent.taken_back());
     drop((made, agent, caller, actor));
     daemon.finish();
 }

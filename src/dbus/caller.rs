@@ -13,6 +13,7 @@ use crate::identity::Peer;
 use crate::model::{Failure, Fault, Refusal};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 use zbus::Connection;
 use zbus::fdo::ConnectionCredentials;
 use zbus::message::{Flags, Header};
@@ -27,6 +28,7 @@ const REMEMBERED: usize = 2048;
 pub(super) struct Callers {
     /// `None`: being asked for. Whoever leaves in between takes the place with it, and nothing is kept of it.
     known: Mutex<HashMap<String, Option<Arc<Peer>>>>,
+    leaving: Notify,
 }
 
 impl Callers {
@@ -55,26 +57,49 @@ impl Callers {
     /// The name left the bus, or nothing can be said of it.
     pub fn forget(&self, name: &str) {
         self.lock().remove(name);
+        self.leaving.notify_waiters();
     }
 
     /// Another bus: its names are others.
     pub fn forget_all(&self) {
         self.lock().clear();
+        self.leaving.notify_waiters();
+    }
+
+    /// Waits until the name is forgotten; for ever where it is not remembered. Cancel safe.
+    async fn forgotten(&self, name: &str) {
+        let known = || self.lock().contains_key(name);
+        if !known() {
+            return std::future::pending().await;
+        }
+        loop {
+            let leaving = self.leaving.notified();
+            if !known() {
+                return;
+            }
+            leaving.await;
+        }
     }
 }
 
 /// A method call: who makes it, and whether polkit may ask a person.
 pub(super) struct Call {
     core: Arc<Core>,
+    sender: String,
     pub caller: Caller,
     consent: BusConsent,
     interactive: bool,
 }
 
 impl Call {
-    /// Asks the one authorization function.
+    /// Asks the one authorization function. Nobody is asked any more for who leaves the bus meanwhile.
     pub async fn permit(&self, deed: Deed<'_>) -> Result<Permit, Failure> {
-        self.core.controller.permit(&self.caller, deed, Some(&self.consent), self.interactive).await
+        tokio::select! {
+            permit = self.core.controller.permit(&self.caller, deed, Some(&self.consent), self.interactive) => permit,
+            () = self.core.callers.forgotten(&self.sender) => {
+                Err(Refusal::not_found(format!("{} on the bus", self.sender)).into())
+            }
+        }
     }
 }
 
@@ -116,8 +141,9 @@ impl Core {
         self.controller.admit(peer.uid)?;
         let caller = Caller::new(&peer, peer.cgroup(&self.host)?);
         let interactive = header.primary().flags().contains(Flags::AllowInteractiveAuth);
-        let consent = BusConsent::new(Arc::clone(&self.polkit), sender.to_string());
-        Ok(Call { core: Arc::clone(self), caller, consent, interactive })
+        let sender = sender.to_string();
+        let consent = BusConsent::new(Arc::clone(&self.polkit), sender.clone());
+        Ok(Call { core: Arc::clone(self), sender, caller, consent, interactive })
     }
 
     async fn ask_bus(&self, connection: &Connection, sender: &UniqueName<'_>) -> Result<Peer, Failure> {

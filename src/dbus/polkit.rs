@@ -105,6 +105,40 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// Takes a question back when it is dropped: nobody waits for the answer any more, and a person need not be asked.
+struct Cancellation {
+    connection: Connection,
+    id: String,
+    armed: bool,
+}
+
+impl Cancellation {
+    fn new(connection: &Connection, serial: u64) -> Self {
+        Self { connection: connection.clone(), id: format!("ioasidd-{}-{serial}", std::process::id()), armed: true }
+    }
+
+    /// It was answered.
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Cancellation {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (connection, id) = (self.connection.clone(), std::mem::take(&mut self.id));
+        // Whether one that hangs hears of it is its own affair.
+        tokio::spawn(async move {
+            let cancel = (id.as_str(),);
+            let method = "CancelCheckAuthorization";
+            let call = connection.call_method(Some(NAME), PATH, Some(AUTHORITY), method, &cancel);
+            let _ = tokio::time::timeout(PATIENCE, call).await;
+        });
+    }
+}
+
 impl Polkit {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -132,18 +166,15 @@ impl Polkit {
             return Answer::Away(format!("uid {} has {AT_A_TIME} questions under way", caller.uid));
         };
         let patience = if interactive { PERSONS_PATIENCE } else { PATIENCE };
-        let cancellation = format!("ioasidd-{}-{serial}", std::process::id());
-        let asked = self.check(&connection, caller, sender, action, &details, interactive, &cancellation);
-        match tokio::time::timeout(patience, asked).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let cancel = (cancellation.as_str(),);
-                let cancelled =
-                    connection.call_method(Some(NAME), PATH, Some(AUTHORITY), "CancelCheckAuthorization", &cancel);
-                // It hangs: whether it hears that nobody waits any more is its own affair.
-                let _ = tokio::time::timeout(Duration::from_millis(100), cancelled).await;
-                Answer::Away(format!("it did not answer within {} s", patience.as_secs()))
+        let cancellation = Cancellation::new(&connection, serial);
+        let asked = self.check(&connection, caller, sender, action, &details, interactive, &cancellation.id);
+        let answered = tokio::time::timeout(patience, asked).await;
+        match answered {
+            Ok(answer) => {
+                cancellation.disarm();
+                answer
             }
+            Err(_) => Answer::Away(format!("it did not answer within {} s", patience.as_secs())),
         }
     }
 

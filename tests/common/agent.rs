@@ -2,7 +2,6 @@
 
 use super::bus::PrivateBus;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
@@ -17,20 +16,32 @@ const AGENT_PATH: &str = "/test/agent";
 /// What a person was asked: for which action, with which details.
 pub type Asked = (String, HashMap<String, String>);
 
+/// What a person does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Person {
+    /// Gives the password.
+    Consents,
+    /// Closes the window.
+    Declines,
+    /// Is not there.
+    IsAway,
+}
+
 /// An agent for one process, as `pkttyagent --process` is one. It is root's, so polkit takes its word without a password.
 pub struct Agent {
-    consents: Arc<AtomicBool>,
+    person: Arc<Mutex<Person>>,
     asked: Receiver<Asked>,
+    taken_back: Receiver<()>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Agent {
-    /// Registers one, that says no until it is told otherwise.
+    /// Registers one. The person declines until told otherwise.
     pub fn register(bus: &PrivateBus, pid: u32) -> Self {
-        let (tell, asked) = channel();
-        let consents = Arc::new(AtomicBool::new(false));
-        let object = Object { consents: Arc::clone(&consents), asked: Mutex::new(tell) };
+        let ((tell, asked), (tell_back, taken_back)) = (channel(), channel());
+        let person = Arc::new(Mutex::new(Person::Declines));
+        let object = Object { person: Arc::clone(&person), asked: Mutex::new(tell), taken_back: Mutex::new(tell_back) };
         let (end, ended) = oneshot::channel();
         let (ready, registered) = channel();
         let address = bus.address();
@@ -45,12 +56,17 @@ impl Agent {
             });
         });
         registered.recv().expect("polkit takes the agent");
-        Self { consents, asked, end: Some(end), thread: Some(thread) }
+        Self { person, asked, taken_back, end: Some(end), thread: Some(thread) }
     }
 
-    /// What it answers from now on.
-    pub fn consents(&self, yes: bool) {
-        self.consents.store(yes, Ordering::SeqCst);
+    /// What the person does from now on.
+    pub fn person(&self, person: Person) {
+        *self.person.lock().unwrap() = person;
+    }
+
+    /// Whether a question was taken back, once each.
+    pub fn taken_back(&self) -> Option<()> {
+        self.taken_back.try_recv().ok()
     }
 
     /// What it was asked, once each.
@@ -76,8 +92,9 @@ async fn register(connection: &Connection, pid: u32) {
 }
 
 struct Object {
-    consents: Arc<AtomicBool>,
+    person: Arc<Mutex<Person>>,
     asked: Mutex<Sender<Asked>>,
+    taken_back: Mutex<Sender<()>>,
 }
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.AuthenticationAgent")]
@@ -94,7 +111,11 @@ impl Object {
         #[zbus(connection)] connection: &Connection,
     ) -> zbus::fdo::Result<()> {
         let _ = self.asked.lock().unwrap().send((action.to_owned(), details));
-        if self.consents.load(Ordering::SeqCst) {
+        let person = *self.person.lock().unwrap();
+        if person == Person::IsAway {
+            std::future::pending::<()>().await;
+        }
+        if person == Person::Consents {
             let who = identities.into_iter().next().expect("polkit names who may consent");
             // Of the agent: root's.
             let body = (0_u32, cookie, who);
@@ -105,5 +126,7 @@ impl Object {
         Ok(())
     }
 
-    async fn cancel_authentication(&self, _cookie: &str) {}
+    async fn cancel_authentication(&self, _cookie: &str) {
+        let _ = self.taken_back.lock().unwrap().send(());
+    }
 }
