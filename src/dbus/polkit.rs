@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use zbus::Connection;
 use zbus::zvariant::{Fd, OwnedValue, Value};
 
@@ -45,9 +46,16 @@ struct State {
 }
 
 /// polkit, by the bus that is there at the moment.
-#[derive(Default)]
 pub(super) struct Polkit {
     state: Mutex<State>,
+    /// Closed when the bus was tried for the first time: until then it is waited for.
+    tried: Semaphore,
+}
+
+impl Default for Polkit {
+    fn default() -> Self {
+        Self { state: Mutex::default(), tried: Semaphore::new(0) }
+    }
 }
 
 /// Callers on the socket have no name on the bus.
@@ -149,6 +157,7 @@ impl Polkit {
         let mut state = self.lock();
         state.connection = connection;
         state.takes_pidfd = None;
+        self.tried.close();
     }
 
     async fn ask_for(
@@ -159,6 +168,8 @@ impl Polkit {
         details: Vec<(&'static str, String)>,
         interactive: bool,
     ) -> Answer {
+        // The sockets are served before the service is on the bus: who asks again after a restart is not to be refused.
+        let _closed = self.tried.acquire().await;
         let Some(connection) = self.lock().connection.clone() else {
             return Answer::Away("there is no bus".to_owned());
         };
