@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
 /// CAP_SYS_ADMIN, `include/uapi/linux/capability.h`.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -40,7 +39,9 @@ impl Standing {
 
 /// Whether the process is in the initial user namespace; false where that cannot be known.
 fn in_initial_user_namespace(pid: u32) -> bool {
-    fs::metadata(format!("/proc/{pid}/ns/user")).is_ok_and(|found| found.ino() == INITIAL_USER_NAMESPACE)
+    // Read, not followed: what it leads to has no path, and AppArmor refuses to look at what has none.
+    let initial = format!("user:[{INITIAL_USER_NAMESPACE}]");
+    fs::read_link(format!("/proc/{pid}/ns/user")).is_ok_and(|found| found.as_os_str() == initial.as_str())
 }
 
 fn parse(status: &str) -> Option<Standing> {

@@ -1,5 +1,6 @@
 //! What is checked in the virtual machine. On the host these tests are ignored.
 
+mod apparmor;
 mod channel;
 mod clock;
 mod device;
