@@ -159,7 +159,15 @@ fn constant(message: &[u8]) -> Option<Message> {
     let unique = header.unique;
     let node = |number| {
         let mode = if number == 3 { 0o100_444 } else { 0o040_555 };
-        Attributes { inode: number, mode, links: 1, uid: 0, gid: 0, changed: (0, 0) }
+        Attributes {
+            inode: number,
+            mode,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            size: if number == 3 { 2 } else { 0 },
+            changed: (0, 0),
+        }
     };
     Some(match request {
         Request::Init(offer) => Message::init(unique, offer),

@@ -192,8 +192,9 @@ impl Tree {
             File::Peak => (0o100_644, (0, 0)),
             _ => (0o100_444, (metadata.uid(), metadata.gid())),
         };
+        let size = content::text(file, &self.counters_in(found, file)?).len() as u64;
         let changed = changed(&metadata);
-        Ok(Attributes { inode: number, mode, links: 1, uid: owner.0, gid: owner.1, changed })
+        Ok(Attributes { inode: number, mode, links: 1, uid: owner.0, gid: owner.1, size, changed })
     }
 
     /// Mode and owner of `ioasids.max`, as far as they can say it: who owns a cgroup above may set it. Where these are
@@ -272,7 +273,7 @@ impl Tree {
         let kind = node.file.ok_or(EISDIR)?;
         let unread = self.open.file_mut(window.handle, node).text.is_empty();
         if window.offset == 0 || unread {
-            let counters = self.counters(node).map_err(|errno| if errno == ENOENT { ENODEV } else { errno })?;
+            let counters = self.counters(node, kind).map_err(|errno| if errno == ENOENT { ENODEV } else { errno })?;
             let file = self.open.file_mut(window.handle, node);
             file.text = content::text(kind, &counters).into_bytes();
             file.seen = Some(content::version(kind, &counters));
@@ -284,11 +285,15 @@ impl Tree {
         Ok(Message::data(unique, rest.get(..size.min(rest.len())).unwrap_or_default()))
     }
 
-    fn counters(&self, node: Node) -> Result<Counters, Errno> {
-        let found = self.find(node)?;
+    fn counters(&self, node: Node, file: File) -> Result<Counters, Errno> {
+        self.counters_in(&self.find(node)?, file)
+    }
+
+    /// What a file of a cgroup that exists is made of.
+    fn counters_in(&self, found: &Found, file: File) -> Result<Counters, Errno> {
         let mut counters = self.controller.counters(found.id);
-        if counters.max.is_none() && node.file == Some(File::Max) {
-            counters.max = Some(self.controller.unused_limit(&self.path(&found)?));
+        if counters.max.is_none() && file == File::Max {
+            counters.max = Some(self.controller.unused_limit(&self.path(found)?));
         }
         Ok(counters)
     }
@@ -351,7 +356,7 @@ impl Tree {
         if let (Some(_), Some(cgroup)) = (wake, node.cgroup) {
             self.interest.poll(cgroup);
         }
-        let now = match self.counters(node) {
+        let now = match self.counters(node, kind) {
             Ok(counters) => Some(content::version(kind, &counters)),
             // Removed: reading tells.
             Err(_) => None,
@@ -383,6 +388,7 @@ fn directory_attributes(number: u64, metadata: &Metadata) -> Attributes {
         links: 1,
         uid: metadata.uid(),
         gid: metadata.gid(),
+        size: 0,
         changed: changed(metadata),
     }
 }

@@ -113,7 +113,7 @@ impl Message {
     fn attributes(self, a: &Attributes) -> Self {
         let (seconds, nanoseconds) = a.changed;
         self.u64(a.inode)
-            .u64(0) // size: as on cgroupfs
+            .u64(a.size)
             .u64(0)
             .u64(seconds)
             .u64(seconds)
@@ -177,7 +177,7 @@ impl Message {
     }
 }
 
-/// Attributes of a node: what `stat(2)` shows. Its size is 0, as on cgroupfs.
+/// Attributes of a node: what `stat(2)` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// The inode's number.
@@ -190,6 +190,8 @@ pub struct Attributes {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// Its size: sendfile(2) and splice(2) end there, also where reads go past the page cache.
+    pub size: u64,
     /// When it changed: seconds and nanoseconds since the epoch.
     pub changed: (u64, u32),
 }
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn replies_have_the_sizes_of_the_kernels_structures() {
-        let attributes = Attributes { inode: 1, mode: 0, links: 1, uid: 0, gid: 0, changed: (0, 0) };
+        let attributes = Attributes { inode: 1, mode: 0, links: 1, uid: 0, gid: 0, size: 0, changed: (0, 0) };
         for (message, size) in [
             (Message::done(1), 0),
             (Message::error(1, 5), 0),
