@@ -60,13 +60,16 @@ fn package(name: &str, ending: &str) -> PathBuf {
 
 /// A Debian 13 as a tar file.
 fn trixie() -> PathBuf {
-    let tar = Path::new(CACHE).join("trixie-bubblewrap.tar");
+    let tar = Path::new(CACHE).join("trixie-libvirt.tar");
     if !tar.exists() {
         fs::create_dir_all(CACHE).unwrap();
         let unfinished = tar.with_extension("unfinished.tar");
         succeed(
             Command::new("mmdebstrap")
-                .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus,python3,bubblewrap", "trixie"])
+                .arg("--variant=minbase")
+                .arg("--include=systemd,systemd-sysv,dbus,python3,bubblewrap,polkitd,systemd-container")
+                .arg("--include=libvirt-daemon-system,libvirt-daemon-driver-qemu,libvirt-clients,qemu-system-x86")
+                .arg("trixie")
                 .arg(&unfinished),
         );
         fs::rename(&unfinished, &tar).unwrap();
@@ -80,6 +83,19 @@ struct Machine {
     leader: u32,
     directory: TempDir,
     cgroups: Cgroups,
+    lent: Option<Lent>,
+}
+
+/// A controller that the host's root cgroup lends to those below, until this is dropped.
+struct Lent {
+    file: PathBuf,
+    controller: String,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.file, format!("-{}", self.controller));
+    }
 }
 
 impl Machine {
@@ -112,7 +128,7 @@ impl Machine {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut machine = Self { nspawn, leader: 0, directory, cgroups };
+        let mut machine = Self { nspawn, leader: 0, directory, cgroups, lent: None };
         machine.leader = eventually("the machine has a first process", || machine.first_process());
         eventually("the machine is up", || {
             let state = machine.try_run("systemctl is-system-running");
@@ -198,6 +214,25 @@ impl Machine {
         self.bring(package);
         self.run(&format!("dpkg --install /root/{name}"));
         fs::remove_file(self.file("/root").join(name)).unwrap();
+    }
+
+    /// Lets the machine have a controller of the host's: libvirt passes over a cgroup2 hierarchy that has none.
+    fn give_controllers(&mut self) {
+        let root = self.cgroups.mount_point().to_owned();
+        let words = |file: &str| {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let controller = words("cgroup.controllers").first().expect("a controller of cgroup2").clone();
+        if !words("cgroup.subtree_control").contains(&controller) {
+            self.lent = Some(Lent { file: root.join("cgroup.subtree_control"), controller: controller.clone() });
+        }
+        self.run("systemctl start machine.slice");
+        let scratch = ["", "machine", "machine/payload", "machine/payload/machine.slice"];
+        let below = scratch.map(|path| self.cgroups.directory(path));
+        for directory in std::iter::once(root).chain(below) {
+            fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+        }
     }
 
     fn power_off(mut self) {
@@ -399,6 +434,138 @@ fn a_unit_takes_a_set_over_a_connection_that_its_manager_opened() {
     let refusal: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!((refused.status.code(), &refusal["error"]), (Some(1), &"NotPermitted".into()));
     machine.run("systemctl stop worker && dpkg --purge ioasidd");
+    machine.power_off();
+}
+
+/// What the host's older bus and polkit cannot show: dbus-daemon 1.16 gives processes as descriptors, polkit 126 takes them.
+#[test]
+fn a_bus_that_gives_processes_serves_every_user_and_polkit_is_asked_about_the_process() {
+    let machine = Machine::boot();
+    machine.install(&package("ioasidd_", ".deb"));
+    let policy = r#"version = 1
+[[rule]]
+name = "asked"
+cgroup = "/system.slice/**"
+users = ["games"]
+action = "polkit"
+quota = { default = 8 }
+[[rule]]
+name = "open"
+cgroup = "/system.slice/**"
+users = ["daemon"]
+action = "allow"
+quota = { default = 8 }
+"#;
+    fs::write(machine.file("/etc/ioasidd/policy.d/10-users.toml"), policy).unwrap();
+    let rules = r#"polkit.addRule(function(action, subject) {
+    if (action.id == "org.ioasid1.create-set" && subject.user == "games" && action.lookup("label") == "small" &&
+        action.lookup("cgroup").indexOf("/system.slice/small-") == 0) {
+        return polkit.Result.YES;
+    }
+    return polkit.Result.NOT_HANDLED;
+});
+"#;
+    fs::write(machine.file("/etc/polkit-1/rules.d/10-small.rules"), rules).unwrap();
+    machine.run("ioasidctl policy reload");
+
+    let ask = "busctl call org.freedesktop.DBus / org.freedesktop.DBus GetConnectionCredentials s org.ioasid1";
+    assert!(machine.run(ask).contains("\"ProcessFD\""));
+    let authority =
+        "org.freedesktop.PolicyKit1 /org/freedesktop/PolicyKit1/Authority org.freedesktop.PolicyKit1.Authority";
+    assert_eq!(machine.run(&format!("busctl get-property {authority} BackendVersion")), "s \"126\"\n");
+
+    let as_user = |user: &str, label: &str, way: &str, command: &str| {
+        let unit = format!("--unit={label}-{user}-{way} --uid={user}");
+        machine.try_run(&format!("systemd-run --quiet --pipe --wait --collect {unit} {command}"))
+    };
+    let over_bus = |user: &str, label: &str| {
+        let create = "org.ioasid1 /org/ioasid1 org.ioasid1.Manager CreateSet 'a{sv}' 1 label s";
+        as_user(user, label, "bus", &format!("busctl call {create} {label}"))
+    };
+    let over_socket = |user: &str, label: &str| {
+        as_user(user, label, "socket", &format!("ioasidctl exec --label {label} -- ioasidctl alloc"))
+    };
+    for made in [over_bus("daemon", "open"), over_bus("games", "small")] {
+        assert!(said("a set over the bus", &made).starts_with("ho "));
+    }
+    said("a set over the socket", &over_socket("games", "small"));
+    for refused in [over_bus("games", "big"), over_socket("games", "big"), over_bus("backup", "open")] {
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && (why.contains("org.ioasid1.create-set") || why.contains("no rule")),
+            "{why}"
+        );
+    }
+    let events = machine.run("ioasidctl events");
+    for (label, uid, unit) in
+        [("open", 1, "open-daemon-bus"), ("small", 5, "small-games-bus"), ("small", 5, "small-games-socket")]
+    {
+        let made = format!("({label}) made by uid {uid}, charged to /system.slice/{unit}.service");
+        assert!(events.contains(&made), "{made} is not in\n{events}");
+    }
+    machine.power_off();
+}
+
+/// libvirt 11 with systemd-machined: the domain's cgroup is a scope, its name escaped.
+#[test]
+fn a_domain_of_libvirt_11_has_its_set_in_its_scope_over_a_restart_of_libvirtd() {
+    let mut machine = Machine::boot();
+    machine.give_controllers();
+    machine.install(&package("ioasidd_", ".deb"));
+    // The policy is as shipped.
+    let hooks = machine.file("/etc/libvirt/hooks/qemu.d");
+    fs::create_dir_all(&hooks).unwrap();
+    fs::copy(format!("{SOURCE}/packaging/libvirt/ioasid"), hooks.join("ioasid")).unwrap();
+    machine.run("chmod 755 /etc/libvirt/hooks/qemu.d/ioasid && systemctl restart libvirtd");
+
+    let domain = |quota: u32| {
+        let xml = format!(
+            r#"<domain type='qemu'>
+  <name>web-1.a</name>
+  <metadata><ioasid:set xmlns:ioasid="https://ioasid.org/xmlns/libvirt/domain/1" quota="{quota}"/></metadata>
+  <memory unit='MiB'>32</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <on_poweroff>destroy</on_poweroff>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <channel type='unix'>
+      <source mode='connect' path='/run/ioasidd/libvirt/qemu-web-1.a.sock'/><target type='virtio' name='org.ioasid.0'/>
+    </channel>
+  </devices>
+</domain>"#
+        );
+        fs::write(machine.file("/root/domain.xml"), xml).unwrap();
+        machine.try_run("virsh --connect qemu:///system create /root/domain.xml")
+    };
+    let refused = domain(1025);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("services of root") && why.contains("1024"), "{why}");
+    said("a domain", &domain(9));
+    let sets = || machine.json("ioasidctl --json sets");
+    let made = sets();
+    let id = machine.run("virsh --connect qemu:///system domid web-1.a");
+    let scope = format!(r"/machine.slice/machine-qemu\x2d{}\x2dweb\x2d1.a.scope", id.trim());
+    let shown = (&made[0]["label"], &made[0]["cgroup"], &made[0]["quota"]);
+    assert_eq!(shown, (&"web-1.a".into(), &scope.into(), &9.into()));
+    // QEMU was let in by the keeper, from a cgroup below the scope.
+    let chardevs = machine.run("virsh --connect qemu:///system qemu-monitor-command web-1.a --hmp 'info chardev'");
+    let port = chardevs.lines().find(|line| line.starts_with("charchannel0")).unwrap();
+    assert!(port.contains("qemu-web-1.a.sock") && !port.contains("disconnected"), "{port}");
+
+    machine.run("systemctl restart libvirtd");
+    eventually("libvirtd knows its domain", || {
+        let state = machine.try_run("virsh --connect qemu:///system domstate web-1.a");
+        (String::from_utf8_lossy(&state.stdout).trim() == "running").then_some(())
+    });
+    assert_eq!(sets(), made);
+    let journal = machine.run("journalctl --no-pager --unit libvirtd");
+    assert!(!journal.contains("left-over"), "{journal}");
+    machine.run("virsh --connect qemu:///system destroy web-1.a");
+    eventually("the set ends with its domain", || (sets() == Value::Array(Vec::new())).then_some(()));
+    assert_eq!(machine.run("ls /run/ioasidd/libvirt; systemctl --quiet list-units 'ioasid-keeper*'"), "");
     machine.power_off();
 }
 
