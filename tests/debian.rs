@@ -58,23 +58,26 @@ fn package(name: &str, ending: &str) -> PathBuf {
     fs::read_dir(packages()).unwrap().map(|entry| entry.unwrap().path()).find(named).unwrap()
 }
 
-/// A Debian 13 as a tar file.
-fn trixie() -> PathBuf {
-    let tar = Path::new(CACHE).join("trixie-libvirt.tar");
-    if !tar.exists() {
-        fs::create_dir_all(CACHE).unwrap();
-        let unfinished = tar.with_extension("unfinished.tar");
-        succeed(
-            Command::new("mmdebstrap")
-                .arg("--variant=minbase")
-                .arg("--include=systemd,systemd-sysv,dbus,python3,bubblewrap,polkitd,systemd-container")
-                .arg("--include=libvirt-daemon-system,libvirt-daemon-driver-qemu,libvirt-clients,qemu-system-x86")
-                .arg("trixie")
-                .arg(&unfinished),
-        );
-        fs::rename(&unfinished, &tar).unwrap();
-    }
-    tar
+/// A Debian 13 as a tar file, made once.
+fn trixie() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let tar = Path::new(CACHE).join("trixie-libvirt.tar");
+        if !tar.exists() {
+            fs::create_dir_all(CACHE).unwrap();
+            let unfinished = tar.with_extension("unfinished.tar");
+            succeed(
+                Command::new("mmdebstrap")
+                    .arg("--variant=minbase")
+                    .arg("--include=systemd,systemd-sysv,dbus,python3,bubblewrap,polkitd,systemd-container")
+                    .arg("--include=libvirt-daemon-system,libvirt-daemon-driver-qemu,libvirt-clients,qemu-system-x86")
+                    .arg("trixie")
+                    .arg(&unfinished),
+            );
+            fs::rename(&unfinished, &tar).unwrap();
+        }
+        tar
+    })
 }
 
 /// A booted system.
