@@ -9,6 +9,7 @@ use common::{Actor, Cgroups, eventually};
 use ioasid::client::Set;
 use ioasid::model::{Refusal, SetRequest};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
 use std::time::Instant;
 use zbus::zvariant::{ObjectPath, StructureBuilder, Value};
 
@@ -236,6 +237,26 @@ fn polkit_decides_what_the_policy_leaves_to_it_for_callers_of_every_edge() {
     over_bus.manager::<(), _>("SetCgroupMax", &(above.as_str(), 7_u64, 0_u32)).unwrap_err();
     over_bus.manager::<(), _>("Reload", &()).unwrap_err();
     drop((held, set, over_socket, actor));
+    daemon.finish();
+}
+
+/// polkit says yes to whatever uid 0 asks, so a container's root must not get as far.
+#[test]
+fn polkit_makes_no_administrator_of_a_root_without_the_capability() {
+    let cgroups = Cgroups::new();
+    let bus = PrivateBus::start();
+    let _polkit = Polkit::start(&bus, RULES);
+    let daemon = bus.serve(&policy(&cgroups));
+    let reload = |root: &[&str]| {
+        let mut command = Command::new(root[0]);
+        command.args(&root[1..]).arg(env!("CARGO_BIN_EXE_ioasidctl")).arg("--socket").arg(daemon.socket());
+        command.args(["--json", "policy", "reload"]).output().unwrap()
+    };
+    let refused = reload(&["setpriv", "--bounding-set", "-sys_admin"]);
+    let refusal: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!((refused.status.code(), &refusal["error"]), (Some(1), &"NotPermitted".into()), "{refusal}");
+    assert!(refusal["bound"].as_str().unwrap().contains("every uid 0"), "{refusal}");
+    assert!(reload(&["env"]).status.success(), "an administrator is asked nothing");
     daemon.finish();
 }
 
