@@ -211,14 +211,12 @@ fn what_a_free_ended_stays_ended_while_watchers_are_waited_for() {
     one.hold(ids[0]).unwrap();
     watcher.watch(&[WatchKind::Free], Phase::Device, Duration::from_secs(10)).unwrap();
     assert_eq!(one.free(&ids[..1]).unwrap().pending, ids[..1]);
+    // Told before the kill, and once more after it.
+    watcher.next_event(Some(common::deadline())).unwrap().unwrap();
     daemon.kill_service();
     one.alias_add(ids[1], 7).unwrap();
-    // Told once before the kill, and once more after it.
-    let mut told = None;
-    for _ in 0..2 {
-        told = watcher.next_event(Some(common::deadline())).unwrap();
-    }
-    watcher.ack(&told.unwrap()).unwrap();
+    let told = watcher.next_event(Some(common::deadline())).unwrap().unwrap();
+    watcher.ack(&told).unwrap();
     eventually("the id returns", || (daemon.current(&a) == 1).then_some(()));
     drop((one, watcher, set));
     daemon.finish();
