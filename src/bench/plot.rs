@@ -10,10 +10,10 @@ pub struct Line {
     pub ns: Vec<f64>,
 }
 
-const WIDTH: f64 = 800.0;
+const WIDTH: f64 = 840.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 60.0;
-const RIGHT: f64 = 220.0;
+const RIGHT: f64 = 260.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 52.0;
 /// Colours that people who see few can tell apart. Source: Okabe and Ito.
