@@ -336,6 +336,28 @@ fn a_cgroup_that_goes_meanwhile_is_dying_after() {
     daemon.finish();
 }
 
+/// A set without ids costs its cgroup nothing, and is its holder's all the same.
+#[test]
+fn a_set_without_ids_outlives_its_cgroup_and_restarts() {
+    let cgroups = Cgroups::new();
+    let [a, b] = ["a", "b"].map(|name| cgroups.make(name));
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    cgroups.remove("a");
+    for _ in 0..3 {
+        assert!(matches!(session.alloc().unwrap_err().refusal(), Some(Refusal::Stale { .. })));
+        let above = daemon.cgroup(&cgroups.path(""));
+        assert!(above.children.iter().all(|child| child.path != a), "nothing is charged there: {above:?}");
+        // Whatever waits to be written is written with it.
+        drop(set_in(&daemon, &b));
+        daemon.kill_service();
+    }
+    drop((session, set));
+    eventually("the set is gone", || daemon.sets().is_empty().then_some(()));
+    daemon.finish();
+}
+
 #[test]
 fn an_upgrade_under_load_refuses_nothing() {
     let cgroups = Cgroups::new();

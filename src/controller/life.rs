@@ -378,6 +378,7 @@ impl State {
             }
             self.events.emit(removed, now_usec());
             self.forget_set(id);
+            self.prune();
             self.drop_idle_pool(domain);
         }
         if forget {

@@ -321,10 +321,10 @@ impl State {
         self.dying = true;
     }
 
-    /// Forgets the cgroups that are gone and have no charges left.
+    /// Forgets the cgroups that are gone and have neither charges nor sets left: a set's record names its cgroup's.
     fn prune(&mut self) {
         if self.dying {
-            let gone = self.tree.prune();
+            let gone = self.tree.prune(|id| self.sets_of.contains_key(&id));
             self.forget_cgroups(&gone);
             self.dying = self.tree.nodes().iter().any(|node| node.is_dying());
         }

@@ -159,6 +159,8 @@ impl State {
             (if source.is_some() { "policy" } else { "unset" }, source)
         };
         let mut children = if recurse { node.children() } else { Vec::new() };
+        // One that is gone shows while it has charges; its sets, without ids, are nothing to be seen there.
+        children.retain(|child| !child.is_dying() || child.current() > 0);
         children.sort_by(|a, b| a.path().cmp(b.path()));
         let global = self.pools.get(&Domain::Global);
         CgroupInfo {

@@ -274,14 +274,15 @@ fn charges_of_a_removed_cgroup_stay_on_its_ancestors() {
     let f = family();
     let charge = f.c.try_charge(2).unwrap();
     f.c.mark_dying();
-    assert!(f.tree.prune().is_empty(), "it has charges");
+    assert!(f.tree.prune(|_| false).is_empty(), "it has charges");
     assert!(f.tree.find(f.c.id()).is_some_and(|node| node.is_dying()));
     let again = f.tree.ensure(&lineage("/a/b/c", &[2, 3, 40]));
     assert_eq!((again.current(), again.is_dying(), f.b.current()), (0, false, 2), "one made again is a new one");
     assert_eq!(f.b.children().len(), 3);
     drop(charge);
     assert_eq!(f.currents(), [0; 5]);
-    let gone: Vec<_> = f.tree.prune().iter().map(|node| node.id()).collect();
+    assert!(f.tree.prune(|id| id == f.c.id()).is_empty(), "it is needed");
+    let gone: Vec<_> = f.tree.prune(|_| false).iter().map(|node| node.id()).collect();
     assert_eq!(gone, [f.c.id()]);
     assert_eq!((f.b.children().len(), f.tree.nodes().len()), (2, 5));
 }
@@ -293,12 +294,12 @@ fn pruning_takes_children_first_and_leaves_what_lives() {
     for node in [&f.a, &f.b, &f.c, &f.d] {
         node.mark_dying();
     }
-    assert_eq!(f.tree.prune().len(), 1, "a charge below keeps them");
+    assert_eq!(f.tree.prune(|_| false).len(), 1, "a charge below keeps them");
     drop(held);
-    assert_eq!(f.tree.prune().len(), 3);
+    assert_eq!(f.tree.prune(|_| false).len(), 3);
     assert_eq!(f.tree.nodes().len(), 1);
     let living = f.tree.ensure(&lineage("/x", &[9]));
-    assert!(f.tree.prune().is_empty());
+    assert!(f.tree.prune(|_| false).is_empty());
     assert!(!f.tree.forget(f.root.id()) && !f.tree.forget(CgroupId(77)));
     let held = living.try_charge(1).unwrap();
     assert!(!f.tree.forget(living.id()));

@@ -80,9 +80,11 @@ impl Tree {
 
     /// Forgets every dying cgroup with no charge on it or below it, and returns those forgotten, children first.
     ///
-    /// A cgroup that still exists is kept, and so is a dying one with such a child, which the kernel does not have.
-    pub fn prune(&self) -> Vec<Arc<Node>> {
-        let mut dying: Vec<_> = self.nodes().into_iter().filter(|node| node.is_dying()).collect();
+    /// A cgroup that still exists or is `needed` is kept, and so is a dying one with such a child, which the kernel does
+    /// not have.
+    pub fn prune(&self, needed: impl Fn(CgroupId) -> bool) -> Vec<Arc<Node>> {
+        let mut dying = self.nodes();
+        dying.retain(|node| node.is_dying() && !needed(node.id()));
         dying.sort_by_key(|node| std::cmp::Reverse(node.ancestors().len()));
         dying.retain(|node| self.forget(node.id()));
         dying
