@@ -62,7 +62,8 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         index < self.len() && self.claim_bits(index / 64, 1 << (index % 64))
     }
 
-    /// Gives `index` back. Wait-free: one locked bit clear, and a look at the mark and at the watch word.
+    /// Gives `index` back. Wait-free: one swap, at most two and a locked bit clear, and a look at the mark and at the watch
+    /// word.
     ///
     /// # Errors
     /// [`NotClaimed`] if it was free already (a double free, seen by exactly one of two racing callers) or is not below
@@ -73,13 +74,24 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             return Err(NotClaimed(index));
         }
         let (word, bit) = (index / 64, 1 << (index % 64));
+        let leaf = self.leaf(word);
+        if let Some(guess) = hint::guess(self.key(), word)
+            && let Some(left) = hint::clear(leaf, guess, bit)
+        {
+            hint::guessed(self.key(), left);
+        // ORDERING: Relaxed: the compare-and-swap decides.
+        } else if let Some(left) = hint::clear(leaf, leaf.load(Ordering::Relaxed), bit) {
+            if hint::at(self.key()) != Some(hint::NOWHERE) {
+                // The next claim begins here, and knows what it meets.
+                hint::remember(self.key(), word, left);
+                hint::move_to(self.key(), word);
+            }
         // ORDERING: SeqCst. Its release half pairs with the claim's acquire; as a whole it stands before the looks at
         // the mark and at the watch word (invariants 4 and 5).
-        if self.leaf(word).fetch_and(!bit, Ordering::SeqCst) & bit == 0 {
+        } else if leaf.fetch_and(!bit, Ordering::SeqCst) & bit == 0 {
             return Err(NotClaimed(index));
         }
         self.became_free(word);
-        hint::set(self.key(), word);
         Ok(())
     }
 
@@ -171,11 +183,18 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
 
     /// After a bit of leaf `word` was cleared: takes away its mark, and tells a proof that is under way.
     ///
-    /// Whether the word was full before is not asked: the processor would have to hand out the whole old word for
-    /// that, which is a compare-and-swap instead of a bit clear (15.5 ns a pair instead of 12 where a locked
-    /// instruction takes 5.6), and the mark is on a line that is read only.
+    /// Whether the word was full before is not asked: a bit clear does not say, and the mark is on a line that is read
+    /// only.
     #[inline]
     fn became_free(&self, word: u32) {
+        if self.summary().is_marked(word) || self.watch().is_on() {
+            self.tell_of(word);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_of(&self, word: u32) {
         self.summary().unmark(word);
         self.watch().released();
     }
@@ -211,10 +230,11 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         &self.words[self.geometry.cursor(slot)]
     }
 
-    /// What hints are kept under: where the words are in this process.
+    /// What hints are kept under: where this view is in memory. It is at hand when the words' address has yet to be
+    /// loaded, which a locked instruction before it holds up.
     #[inline]
     pub(super) fn key(&self) -> usize {
-        self.words.as_ptr().addr()
+        std::ptr::from_ref(self).addr()
     }
 }
 

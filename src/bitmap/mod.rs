@@ -17,8 +17,8 @@
 //!    does after its claim.
 //! 3. **Marks are hints.** They say where not to look first. No claim is refused on their word, and none is granted:
 //!    a stale mark costs time, never an id. Filling a word sets no mark; a searcher that has passed six full words does,
-//!    so a pair of claim and release is one compare-and-swap, one locked bit clear and a few loads at any occupancy
-//!    (1.3 of a bare bit set and bit clear, from 50 to 99 % full).
+//!    so a pair of claim and release is two compare-and-swaps and a few loads at any occupancy (1.1 of a bare bit set and
+//!    bit clear, from 50 to 99 % full).
 //! 4. **Mark, then look again.** A searcher sets the mark and then loads the leaf again; a release clears its bit and
 //!    then loads the mark. Each stores before it loads, in one total order, so one of the two sees the other and takes
 //!    the mark away. The same one level up. At rest no mark stands on a word with room.

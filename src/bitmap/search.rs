@@ -41,7 +41,10 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         let hi = hi.min(self.len() - 1);
         match mode {
             _ if lo > hi => None,
-            Search::Any => self.claim_any(lo, hi),
+            Search::Any => {
+                let at = hint::at(self.key()).filter(|at| (lo / 64..=hi / 64).contains(at));
+                at.and_then(|at| self.claim_guessed(at, lo, hi)).or_else(|| self.claim_any(lo, hi))
+            }
             Search::Round => self.claim_round(lo, hi),
         }
     }
@@ -76,15 +79,18 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         Some(start)
     }
 
+    #[inline(never)]
     fn claim_any(&self, lo: u32, hi: u32) -> Option<u32> {
         let (first, last) = (lo / 64, hi / 64);
-        let word = match hint::get(self.key()) {
-            Some(word) if (first..=last).contains(&word) => {
-                if let Try::Claimed(id, met) = self.claim_in(word, mask_within(word, lo, hi)) {
-                    self.follow(word, met, first, last);
+        let word = match hint::at(self.key()) {
+            Some(at) if (first..=last).contains(&at) => {
+                if let Try::Claimed(id, met) = self.claim_in(at, mask_within(at, lo, hi)) {
+                    if met {
+                        self.move_away(first, last);
+                    }
                     return Some(id);
                 }
-                word + 1
+                at + 1
             }
             // Not seen from here: if the marks call all of it full, the search would end in the proof anyway.
             _ if self.summary().open_words(first, last).next().is_none() => {
@@ -101,20 +107,26 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     fn claim_elsewhere(&self, word: u32, lo: u32, hi: u32) -> Option<u32> {
         let from = if word > hi / 64 { lo } else { (word * 64).max(lo) };
         let (id, met) = self.search(1, from, lo, hi, |word, mask| self.claim_in(word, mask))?;
-        self.follow(id / 64, met, lo / 64, hi / 64);
+        if met {
+            self.move_away(lo / 64, hi / 64);
+        } else {
+            hint::move_to(self.key(), id / 64);
+        }
         Some(id)
     }
 
-    /// Moves this thread's hint to where it found an id, or to anywhere in the window if it met another thread there.
-    #[inline]
-    fn follow(&self, word: u32, met: bool, first: u32, last: u32) {
-        hint::set(self.key(), if met { first + hint::spread(last - first + 1) } else { word });
+    /// Another thread was met: this one searches anywhere in `first..=last` next.
+    #[cold]
+    fn move_away(&self, first: u32, last: u32) {
+        hint::move_to(self.key(), first + hint::spread(last - first + 1));
     }
 
     fn claim_round(&self, lo: u32, hi: u32) -> Option<u32> {
         let whole = lo == 0 && hi == self.len() - 1;
         let cursor = self.cursor(if whole { WHOLE } else { 2 + (lo.wrapping_mul(31) ^ hi) as usize % 6 });
-        self.next_fit(cursor, lo, hi, 1, |word, mask| self.claim_in(word, mask))
+        let id = self.next_fit(cursor, lo, hi, 1, |word, mask| self.claim_in(word, mask))?;
+        hint::move_to(self.key(), hint::NOWHERE);
+        Some(id)
     }
 
     /// Searches upwards from the cursor, round the window, and moves the cursor behind what was found.
@@ -122,13 +134,29 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         // ORDERING: Relaxed: where to begin, nothing more.
         let seen = cursor.load(Ordering::Relaxed);
         let from = u32::try_from(seen).ok().filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
-        let (id, _) = self.search(n, from, lo, hi, take)?;
+        let guessed = if n == 1 { self.claim_guessed(from / 64, from, hi) } else { None };
+        let id = guessed.or_else(|| self.search(n, from, lo, hi, take).map(|(id, _)| id))?;
         // ORDERING: Relaxed. A cursor that another moved meanwhile stays: moving it back would shorten an id's rest. Not a
         // swap: that is a third locked operation, for what is a wish. A thread preempted between the two can move it back.
         if cursor.load(Ordering::Relaxed) == seen {
             cursor.store(u64::from(id + n), Ordering::Relaxed);
         }
         Some(id)
+    }
+
+    /// Claims the lowest free id of `lo..=hi` in leaf `word` without looking, if this thread swapped it last and it holds
+    /// what was left there. Nothing is proven by a `None`.
+    #[inline]
+    fn claim_guessed(&self, word: u32, lo: u32, hi: u32) -> Option<u32> {
+        let guess = hint::guess(self.key(), word)?;
+        let free = !guess & mask_within(word, lo, hi);
+        let left = guess | lowest_one(free);
+        // ORDERING: AcqRel, as in `claim_in`.
+        if free == 0 || self.leaf(word).compare_exchange(guess, left, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return None;
+        }
+        hint::guessed(self.key(), left);
+        Some(word * 64 + free.trailing_zeros())
     }
 
     /// Claims the lowest free id of `mask` in leaf `word`.
@@ -143,10 +171,13 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             if free == 0 {
                 return Try::Nothing;
             }
-            let bit = free & free.wrapping_neg();
-            // ORDERING: Acquire, pairs with `release_bits`: what the last owner did is done. Release, for `is_claimed`.
-            match leaf.compare_exchange(seen, seen | bit, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Try::Claimed(word * 64 + bit.trailing_zeros(), met),
+            let left = seen | lowest_one(free);
+            // ORDERING: Acquire, pairs with `release`: what the last owner did is done. Release, for `is_claimed`.
+            match leaf.compare_exchange(seen, left, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    hint::remember(self.key(), word, left);
+                    return Try::Claimed(word * 64 + free.trailing_zeros(), met);
+                }
                 Err(now) => (seen, met) = (now, true),
             }
         }
@@ -224,6 +255,12 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             }
         }
     }
+}
+
+/// The lowest bit that is set, alone.
+#[inline]
+fn lowest_one(bits: u64) -> u64 {
+    bits & bits.wrapping_neg()
 }
 
 /// A bit at each position from which `n` bits of `free` are set.

@@ -106,17 +106,17 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// A release cleared a bit in leaf `word`: takes the marks away that searchers may have set.
+    /// Whether a mark calls leaf `word` full.
     #[inline]
-    pub fn unmark(self, word: u32) {
-        if load_total(self.level1(word / 64)) >> (word % 64) & 1 != 0 {
-            self.clear_mark(word);
-        }
+    pub fn is_marked(self, word: u32) -> bool {
+        load_total(self.level1(word / 64)) >> (word % 64) & 1 != 0
     }
 
-    #[cold]
-    #[inline(never)]
-    fn clear_mark(self, word: u32) {
+    /// A release cleared a bit in leaf `word`: takes the marks away that searchers may have set.
+    pub fn unmark(self, word: u32) {
+        if !self.is_marked(word) {
+            return;
+        }
         let group = word / 64;
         let level1 = self.level1(group);
         let bit = 1 << (word % 64);

@@ -18,6 +18,25 @@ fn too_few_words_are_no_bitmap() {
     assert!(Bitmap::new(65, words).is_none());
 }
 
+/// Two views of one bitmap, as two processes have them: what each remembers of a leaf is wrong whenever the other wrote.
+#[test]
+fn a_wrong_guess_gives_no_id_twice_and_loses_none() {
+    let words: Vec<AtomicU64> = (0..words_needed(256).unwrap()).map(|_| AtomicU64::new(0)).collect();
+    let [one, other] = [&words[..]; 2].map(|words| Bitmap::new(256, words).unwrap());
+    for mode in [Search::Any, Search::Round] {
+        let id = one.claim(mode, 0, 63).unwrap();
+        assert_eq!((other.release(id), one.release(id)), (Ok(()), Err(NotClaimed(id))), "thought to be claimed");
+        let next = other.claim(mode, id, id).unwrap();
+        assert_eq!((one.claim(mode, next, next), one.release(next)), (None, Ok(())), "thought to be free");
+        let all: BTreeSet<u32> =
+            (0..256).map(|turn| if turn % 3 == 0 { &one } else { &other }.claim(mode, 0, 255).unwrap()).collect();
+        assert_eq!((all.len(), one.claim(mode, 0, 255), other.claim(mode, 0, 63)), (256, None, None));
+        assert!((0..256).all(|id| if id % 3 == 0 { &other } else { &one }.release(id).is_ok()));
+        assert_eq!(one.free(), 256);
+        assert!(!one.summary().lies());
+    }
+}
+
 #[test]
 fn every_id_is_handed_out_once_then_refused() {
     for len in GEOMETRIES {

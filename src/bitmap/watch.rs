@@ -63,18 +63,19 @@ impl Watch<'_> {
         }
     }
 
-    /// Says that a bit was cleared. Called after the `SeqCst` read-modify-write that cleared it, before the release
-    /// returns. Wait-free: two tries are enough, for only `confirm_full` can come between without a new stamp.
+    /// Whether releases must speak up.
     #[inline]
-    pub fn released(self) {
-        let seen = load_total(self.0);
-        if seen & (ARMED | FULL) != 0 {
-            self.reopen(seen);
-        }
+    pub fn is_on(self) -> bool {
+        load_total(self.0) & (ARMED | FULL) != 0
     }
 
-    #[cold]
-    fn reopen(self, mut seen: u64) {
+    /// Says that a bit was cleared. Called after the `SeqCst` read-modify-write that cleared it, before the release
+    /// returns. Wait-free: two tries are enough, for only `confirm_full` can come between without a new stamp.
+    pub fn released(self) {
+        let mut seen = load_total(self.0);
+        if seen & (ARMED | FULL) == 0 {
+            return;
+        }
         let stamp = seen & !(ARMED | FULL);
         for _ in 0..2 {
             // ORDERING: SeqCst, pairs with `confirm_full` and `still`: they see the new stamp and look again.

@@ -24,8 +24,32 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     /// call. In words that somebody scribbles on it is returned at the latest after as many looks as there are words.
     #[inline]
     pub fn claim(&self) -> Option<u32> {
+        self.claim_guessed().or_else(|| self.claim_looking())
+    }
+
+    /// The same from what this thread left in the word that it is at. Nothing is proven by a `None`.
+    #[inline]
+    fn claim_guessed(&self) -> Option<u32> {
+        let at = hint::at(self.key()).filter(|at| *at < self.len())?;
+        let word = at / IDS_PER_WORD;
+        let guess = hint::guess(self.key(), word)?;
+        let (bit, left) = next_claim(guess, at % IDS_PER_WORD, u32::MAX)?;
+        let id = word * IDS_PER_WORD + bit;
+        // ORDERING: AcqRel, as in `claim_in_word`.
+        if id >= self.len()
+            || self.leaf(word).compare_exchange(guess, left, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            return None;
+        }
+        hint::guessed(self.key(), left);
+        hint::move_to(self.key(), behind(id));
+        Some(id)
+    }
+
+    #[inline(never)]
+    fn claim_looking(&self) -> Option<u32> {
         let words = self.word_count();
-        let at = match hint::get(self.key()) {
+        let at = match hint::at(self.key()) {
             Some(at) if at < self.len() => at,
             _ => hint::spread(words) * IDS_PER_WORD,
         };
@@ -34,8 +58,6 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             Try::Claimed(id, met) if id < self.len() => {
                 if met {
                     self.move_away(id);
-                } else {
-                    self.follow(id);
                 }
                 return Some(id);
             }
@@ -50,7 +72,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         if lo > hi {
             return None;
         }
-        let at = hint::get(self.key()).filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
+        let at = hint::at(self.key()).filter(|at| (lo..=hi).contains(at)).unwrap_or(lo);
         self.claim_elsewhere(at, lo, hi)
     }
 
@@ -65,43 +87,44 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             return Err(NotClaimed(id));
         }
         let word = id / IDS_PER_WORD;
+        if let Some(guess) = hint::guess(self.key(), word)
+            && let Some(left) = hint::clear(self.leaf(word), guess, used(id))
+        {
+            hint::guessed(self.key(), left);
         // ORDERING: SeqCst. Release half: what the holder did with the id is done before its next claim or take-back.
         // As a whole it stands before the looks at the open bits and the watch word.
-        if self.leaf(word).fetch_and(!used(id), Ordering::SeqCst) & used(id) == 0 {
+        } else if self.leaf(word).fetch_and(!used(id), Ordering::SeqCst) & used(id) == 0 {
             return Err(NotClaimed(id));
         }
         self.became_available(word);
         Ok(())
     }
 
-    #[inline]
-    fn follow(&self, id: u32) {
-        hint::set(self.key(), (id & !(IDS_PER_WORD - 1)) | ((id + 1) % IDS_PER_WORD));
-    }
-
-    /// What hints are kept under: where the words are in this process.
+    /// What hints are kept under: where this view is in memory. It is at hand when the words' address has yet to be
+    /// loaded, which a locked instruction before it holds up.
     #[inline]
     fn key(&self) -> usize {
-        self.words.as_ptr().addr()
+        std::ptr::from_ref(self).addr()
     }
 
-    /// Claims the first available id of `mask` in `word` from bit `from` on, round the word.
+    /// Claims the first available id of `mask` in `word` from bit `from` on, round the word, and has this thread search
+    /// behind it next.
     #[inline]
     fn claim_in_word(&self, word: u32, from: u32, mask: u32) -> Try {
         let leaf = self.leaf(word);
         // ORDERING: Relaxed: the compare-and-swap below decides.
         let mut seen = leaf.load(Ordering::Relaxed);
         for attempt in 0..TRIES {
-            let there = available(seen) & mask;
-            if there == 0 {
-                break;
-            }
-            let bit = (there.rotate_right(from).trailing_zeros() + from) % IDS_PER_WORD;
+            let Some((bit, left)) = next_claim(seen, from, mask) else { break };
             let id = word * IDS_PER_WORD + bit;
             // ORDERING: Acquire, pairs with `release` and `lease`: what came before the id was available is done.
             // Release, for the service's snapshot.
-            match leaf.compare_exchange(seen, seen | used(id), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Try::Claimed(id, attempt > 0),
+            match leaf.compare_exchange(seen, left, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    hint::remember(self.key(), word, left);
+                    hint::move_to(self.key(), behind(id));
+                    return Try::Claimed(id, attempt > 0);
+                }
                 Err(now) => seen = now,
             }
         }
@@ -122,8 +145,6 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             .or_else(|| self.prove(lo, hi))?;
         if met {
             self.move_away(id);
-        } else {
-            self.follow(id);
         }
         Some(id)
     }
@@ -133,7 +154,7 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     fn move_away(&self, id: u32) {
         let (word, last) = (id / IDS_PER_WORD, self.word_count() - 1);
         let next = if word < last { self.next_open(word + 1, last) } else { None }.or_else(|| self.next_open(0, last));
-        hint::set(self.key(), next.unwrap_or(word) * IDS_PER_WORD);
+        hint::move_to(self.key(), next.unwrap_or(word) * IDS_PER_WORD);
     }
 
     /// Tries the open words of `first..=last`; those it finds empty it closes.
@@ -173,4 +194,21 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         }
         None
     }
+}
+
+/// The first available id of `mask` in a word from bit `from` on, round the word, and the word with it in use.
+#[inline]
+fn next_claim(word: u64, from: u32, mask: u32) -> Option<(u32, u64)> {
+    // As used bits, so that what is found need not be moved there.
+    let there = u64::from(available(word) & mask) << IDS_PER_WORD;
+    let behind = there & u64::MAX << (IDS_PER_WORD + from);
+    let first = if behind != 0 { behind } else { there };
+    let left = word | (first & first.wrapping_neg());
+    (there != 0).then(|| (first.trailing_zeros() - IDS_PER_WORD, left))
+}
+
+/// Behind `id` in its word, round it.
+#[inline]
+fn behind(id: u32) -> u32 {
+    (id & !(IDS_PER_WORD - 1)) | ((id + 1) % IDS_PER_WORD)
 }

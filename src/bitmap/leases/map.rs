@@ -234,6 +234,14 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
     /// An id of `word` became available: opens the word for searchers and tells a proof that is under way.
     #[inline]
     pub(super) fn became_available(&self, word: u32) {
+        if !self.is_open(word) || self.watch().is_on() {
+            self.tell_of(word);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_of(&self, word: u32) {
         self.open(word);
         self.watch().released();
     }
@@ -278,7 +286,8 @@ pub(super) fn leased(id: u32) -> u64 {
 /// The bit that says `id` is used, in its word.
 #[inline]
 pub(super) fn used(id: u32) -> u64 {
-    leased(id) << IDS_PER_WORD
+    // One shift, by which the compiler knows a single bit: clearing it is one locked bit instruction then.
+    1 << (IDS_PER_WORD + id % IDS_PER_WORD)
 }
 
 fn both(id: u32) -> u64 {

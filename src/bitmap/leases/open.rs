@@ -39,19 +39,20 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         None
     }
 
-    /// Sets the open bits of `word` where they are not set.
+    /// Whether `word` is said to be open.
     #[inline]
-    pub(super) fn open(&self, word: u32) {
-        let (group, bit) = (word / 64, 1 << (word % 64));
-        if load_total(&self.words[self.layout.open_group(group)]) & bit == 0 {
-            self.open_word(group, bit);
-        }
+    pub(super) fn is_open(&self, word: u32) -> bool {
+        load_total(&self.words[self.layout.open_group(word / 64)]) >> (word % 64) & 1 != 0
     }
 
-    #[cold]
-    fn open_word(&self, group: u32, bit: u64) {
+    /// Sets the open bits of `word` where they are not set.
+    pub(super) fn open(&self, word: u32) {
+        if self.is_open(word) {
+            return;
+        }
+        let group = word / 64;
         // ORDERING: SeqCst, before the look at the upper level; pairs with `close_group`.
-        self.words[self.layout.open_group(group)].fetch_or(bit, Ordering::SeqCst);
+        self.words[self.layout.open_group(group)].fetch_or(1 << (word % 64), Ordering::SeqCst);
         self.open_group(group);
     }
 

@@ -26,6 +26,25 @@ fn only_leased_ids_are_claimed_each_once() {
     }
 }
 
+/// Two views of one map, as two holders have them: what each remembers of a word is wrong whenever the other wrote, or
+/// the service took a lease back.
+#[test]
+fn a_wrong_guess_gives_no_id_twice_and_loses_none() {
+    let words: Vec<AtomicU64> = (0..lease_words_needed(64).unwrap()).map(|_| AtomicU64::new(0)).collect();
+    let [one, other] = [&words[..]; 2].map(|words| LeaseMap::new(64, words).unwrap());
+    one.lease_mask(0, u32::MAX);
+    let id = one.claim().unwrap();
+    assert_eq!((other.release(id), one.release(id)), (Ok(()), Err(NotClaimed(id))), "thought to be used");
+    let id = one.claim().unwrap();
+    assert!(one.release(id).is_ok() && other.take_back(0, u32::MAX).count_ones() == 32);
+    assert_eq!(one.claim(), None, "thought to be leased");
+    other.lease_mask(0, u32::MAX);
+    let all: BTreeSet<u32> = (0..32).map(|turn| if turn % 3 == 0 { &one } else { &other }.claim().unwrap()).collect();
+    assert_eq!((all.len(), one.claim(), other.claim()), (32, None, None));
+    assert!((0..32).all(|id| if id % 3 == 0 { &other } else { &one }.release(id).is_ok()));
+    assert_eq!(one.count(0, 63), (32, 0));
+}
+
 #[test]
 fn fresh_id_goes_before_one_freed_a_moment_ago() {
     let map = map(64);
