@@ -5,7 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use ioasid::sys::cgroup::Root;
-use ioasid::sys::fuse::{Attributes, Channel, Message, Mount, Request, abi, parse, send, try_receive};
+use ioasid::sys::fuse::{Attributes, Channel, Message, Request, abi, mount, parse, send, try_receive, unmount};
 use ioasid::sys::readiness::Registered;
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -95,7 +95,6 @@ struct Scratch {
     cgroup: PathBuf,
     files: PathBuf,
     constant: tempfile::TempDir,
-    mount: Option<Mount>,
 }
 
 impl Scratch {
@@ -119,15 +118,15 @@ impl Scratch {
             std::thread::yield_now();
         }
         let constant = tempfile::tempdir().unwrap();
-        let (channel, mount) = Mount::new(constant.path()).unwrap();
+        let channel = mount(constant.path()).unwrap();
         std::thread::spawn(move || serve_constant(channel));
-        Self { child, directory, cgroup, files, constant, mount: Some(mount) }
+        Self { child, directory, cgroup, files, constant }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        self.mount = None;
+        unmount(self.constant.path()).unwrap();
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
         for entry in fs::read_dir(&self.cgroup).unwrap().flatten() {

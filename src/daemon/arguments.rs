@@ -39,6 +39,10 @@ pub struct Arguments {
     #[arg(long)]
     pub supervise: bool,
 
+    /// Do for a service in a sandbox what takes more than it may; started by ioasidd-outside.socket
+    #[arg(long)]
+    pub outside: bool,
+
     /// Serve this user alone, unprivileged, below $XDG_RUNTIME_DIR/ioasidd
     #[arg(long)]
     pub user: bool,

@@ -1,14 +1,14 @@
 //! The cgroup files: mounted, served, unmounted.
 
+use super::privileged::Privileged;
 use crate::cgroupfs::{self, Pollers, Tree};
 use crate::controller::Controller;
 use crate::identity::Host;
 use crate::model::Fault;
-use crate::sys::fuse::{Channel, Mount, is_mounted, unmount};
+use crate::sys::fuse::{Channel, is_mounted};
 use crate::sys::service_manager::Notifier;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -18,15 +18,31 @@ pub(super) const CHANNEL: &str = "cgroup-files";
 /// The file in the state directory that names who waits in `poll(2)`.
 const POLLERS: &str = "pollers";
 
-/// Mounts of dead services that may lie on each other.
-const MOST_STALE: usize = 16;
-
 /// The mounted tree and the task that serves it. Dropped, it is unmounted.
 #[derive(Debug)]
 pub(super) struct CgroupFiles {
     /// Unmounts when it is dropped.
     _mount: Mount,
     task: JoinHandle<()>,
+}
+
+/// A mounted directory. Dropped, it is unmounted: who still has it open sees `ENOTCONN`.
+#[derive(Debug)]
+struct Mount {
+    dir: PathBuf,
+    privileged: Privileged,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let path = self.dir.display();
+        match (self.privileged.unmount(&self.dir), &self.privileged) {
+            (Ok(()), _) => {}
+            // While the host goes down nobody is started to do it; then the unit of the socket does it when it stops.
+            (Err(error), Privileged::Outside(_)) => tracing::debug!(%error, %path, "the cgroup files are left mounted"),
+            (Err(error), Privileged::Here) => tracing::warn!(%error, %path, "the cgroup files stay mounted"),
+        }
+    }
 }
 
 impl CgroupFiles {
@@ -37,7 +53,7 @@ impl CgroupFiles {
     pub(super) fn start(
         controller: Arc<Controller>,
         host: Arc<Host>,
-        dir: &Path,
+        (dir, privileged): (&Path, &Privileged),
         state: &Path,
         parked: Option<OwnedFd>,
         manager: Option<&Notifier>,
@@ -45,17 +61,18 @@ impl CgroupFiles {
         let step = || format!("mount the cgroup files on {}", dir.display());
         let start = || {
             let resumed = match parked.map(Channel::resume) {
-                Some(Ok(channel)) if is_mounted(dir)? => Some((channel, Mount::resume(dir))),
+                Some(Ok(channel)) if is_mounted(dir)? => Some(channel),
                 _ => None,
             };
             let (pollers, mut waiting) = Pollers::take_over(&state.join(POLLERS))?;
-            let (channel, mount) = match resumed {
-                Some(resumed) => resumed,
+            let channel = match resumed {
+                Some(channel) => channel,
                 None => {
                     waiting.clear();
-                    mounted(dir)?
+                    privileged.mount(dir)?
                 }
             };
+            let mount = Mount { dir: dir.to_owned(), privileged: privileged.clone() };
             if let Some(manager) = manager {
                 manager.store(CHANNEL, channel.as_fd())?;
             }
@@ -73,10 +90,10 @@ impl CgroupFiles {
 
 /// Takes down the tree that an earlier process left mounted on `dir`, for there is nobody to serve it: a mount without a
 /// server, whose channel somebody keeps, would have its readers wait for ever.
-pub(super) fn take_down(dir: &Path, manager: &Notifier) {
+pub(super) fn take_down(dir: &Path, privileged: &Privileged, manager: &Notifier) {
     let take_down = || {
         if is_mounted(dir)? {
-            unmount(dir)?;
+            privileged.unmount(dir)?;
         }
         manager.remove(CHANNEL)
     };
@@ -89,15 +106,4 @@ impl Drop for CgroupFiles {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn mounted(dir: &Path) -> std::io::Result<(Channel, Mount)> {
-    for _ in 0..MOST_STALE {
-        if !is_mounted(dir)? {
-            break;
-        }
-        unmount(dir)?;
-    }
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    Mount::new(dir)
 }

@@ -2,22 +2,18 @@
 
 use super::device::Backend;
 use super::enforcement;
+use super::privileged::{Privileged, functions};
 use crate::controller::{Cgroups, PolicySource, World};
 use crate::identity::Host;
-use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, PciAddress, Refusal};
+use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, MAX_BITS, Refusal};
 use crate::policy::{self, HostAccounts, Policy, Problems, Sources};
 use crate::proto::message_ids::POLICY_BAD;
 use crate::sys::cgroup::{Kind, Root};
-use crate::sys::pci::Functions;
+use crate::sys::pci::pasid_width_in;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Where the kernel shows its devices.
-const SYSFS: &str = "/sys";
-
-/// Where iommufds are opened.
-const IOMMUFD: &str = "/dev/iommu";
 
 /// The real cgroup hierarchy.
 pub(super) struct Hierarchy(pub(super) Arc<Root>);
@@ -135,37 +131,49 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     }
     let fresh = file.with_extension("new");
     let mut out = std::fs::File::create(&fresh)?;
+    // As the other files of the policy: whoever is refused may read why.
+    out.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     std::fs::rename(&fresh, file)
 }
 
 /// The world of this host.
-pub(super) fn world(host: &Host, policy_source: PolicyFiles, backend: &Backend, device_path: &Path) -> World {
+pub(super) fn world(
+    host: &Host,
+    policy_source: PolicyFiles,
+    backend: &Backend,
+    device_path: &Path,
+    privileged: &Privileged,
+) -> World {
     let device = backend.standing(device_path);
+    let (configs, iommufds) = (privileged.clone(), privileged.clone());
     World {
         cgroups: Box::new(Hierarchy(Arc::clone(&host.cgroups))),
         policy_source: Box::new(policy_source),
-        pasid_width: Box::new(pasid_width),
-        open_iommufd: Box::new(|| crate::sys::iommufd::open(Path::new(IOMMUFD))),
+        pasid_width: Box::new(move |address| pasid_width_in(address, configs.config(address))),
+        open_iommufd: Box::new(move || iommufds.iommufd()),
         id_source: backend.id_source(),
-        auto_bits: auto_bits(),
+        auto_bits: auto_bits(privileged),
         backend: backend.name().to_owned(),
         enforcement: Box::new(move || enforcement::survey(&device)),
     }
 }
 
-/// The PCI functions of this host.
-pub(super) fn functions() -> Functions {
-    Functions::at(Path::new(SYSFS))
-}
-
 /// The smallest Max PASID Width of the devices that have one, else 20.
-fn auto_bits() -> u32 {
-    let widths = functions().with_pasids();
-    widths.into_iter().map(|(_, width)| width).min().unwrap_or(MAX_BITS)
-}
-
-fn pasid_width(address: &PciAddress) -> Result<u32, Refusal> {
-    functions().pasid_width(address)
+fn auto_bits(privileged: &Privileged) -> u32 {
+    let mut least = None;
+    for address in functions().addresses() {
+        let opened = privileged.config(&address);
+        // Nobody answers: asking for the others would take as long each.
+        if let Err(error) = &opened
+            && error.kind() == ErrorKind::TimedOut
+        {
+            tracing::warn!(%error, "the PASID widths of devices are not known");
+            break;
+        }
+        let width = pasid_width_in(&address, opened).ok();
+        least = least.into_iter().chain(width).min();
+    }
+    least.unwrap_or(MAX_BITS)
 }

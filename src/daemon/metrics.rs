@@ -1,8 +1,10 @@
 //! Where the metrics are served.
 
+use super::privileged::Privileged;
 use crate::controller::Controller;
 use crate::metrics::{serve_port, serve_socket};
 use crate::model::Fault;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -17,15 +19,20 @@ pub(super) struct Served {
 impl Served {
     /// Serves on `metrics.sock` in the runtime directory and on the loopback port that the policy names. Another port
     /// takes a restart.
-    pub(super) fn start(controller: &Arc<Controller>, runtime_dir: &Path) -> Result<Self, Fault> {
+    pub(super) fn start(
+        controller: &Arc<Controller>,
+        runtime_dir: &Path,
+        privileged: &Privileged,
+    ) -> Result<Self, Fault> {
         let socket = runtime_dir.join("metrics.sock");
         let step = |place: String| {
             move |error: std::io::Error| Fault::from(error).while_doing(format!("serve metrics on {place}"))
         };
         let mut tasks =
             vec![serve_socket(Arc::clone(controller), &socket).map_err(step(socket.display().to_string()))?];
-        if let Some(port) = controller.policy().metrics.port {
-            tasks.push(serve_port(Arc::clone(controller), port).map_err(step(format!("127.0.0.1:{port}")))?);
+        if let Some(port) = controller.policy().metrics.port.and_then(NonZeroU16::new) {
+            let served = privileged.listen(port).and_then(|listener| serve_port(Arc::clone(controller), listener));
+            tasks.push(served.map_err(step(format!("127.0.0.1:{port}")))?);
         }
         Ok(Self { socket, tasks })
     }

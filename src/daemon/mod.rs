@@ -10,6 +10,8 @@ mod host;
 mod journal;
 mod logging;
 mod metrics;
+mod outside;
+mod privileged;
 mod supervise;
 mod unplug;
 
@@ -27,6 +29,7 @@ use crate::sys::service_manager::{Inherited, Notifier, take_listen_fds};
 use clap::Parser;
 use files::CgroupFiles;
 use host::PolicyFiles;
+use privileged::Privileged;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start();
     let outcome = match arguments.supervise && !arguments.check && std::env::var_os(supervise::MARK).is_none() {
+        _ if arguments.outside => outside::serve(&arguments, inherited),
         true => prepare_supervision(&arguments, inherited),
         false => {
             let left_mounted = inherited.iter().any(|found| found.name == files::CHANNEL);
@@ -67,7 +71,7 @@ fn take_down_files(arguments: &Arguments) {
     if let (Ok(runtime_dir), Ok(manager)) = (arguments.runtime_dir(), Notifier::from_environment())
         && let Some(dir) = arguments.cgroup_fs(&runtime_dir)
     {
-        files::take_down(&dir, &manager);
+        files::take_down(&dir, &Privileged::find(&runtime_dir), &manager);
     }
 }
 
@@ -108,7 +112,8 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
     let device = inherited.iter().find(|found| found.name == DEVICE_CHANNEL);
     let channel = device.map(|found| found.fd.try_clone()).transpose()?;
     let backend = device::Backend::choose(arguments.device, &arguments.device_path, arguments.user, channel)?;
-    let world = host::world(&host, policy_files, &backend, &arguments.device_path);
+    let privileged = Privileged::find(&runtime_dir);
+    let world = host::world(&host, policy_files, &backend, &arguments.device_path, &privileged);
     if user.is_none() {
         process::limit_capabilities(process::SERVICE_CAPABILITIES)?;
         process::forbid_new_privileges()?;
@@ -123,6 +128,7 @@ fn run(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<ExitCode, Fau
         runtime_dir,
         arguments: arguments.clone(),
         manager: Notifier::from_environment()?,
+        privileged,
         supervised,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -165,6 +171,7 @@ struct Service {
     runtime_dir: PathBuf,
     arguments: Arguments,
     manager: Notifier,
+    privileged: Privileged,
     supervised: bool,
 }
 
@@ -192,7 +199,7 @@ impl Service {
         let device = device::Served::start(backend, Arc::clone(&controller), Arc::clone(&self.host), manager)?;
         let unplugging = tokio::spawn(watch_devices(Arc::clone(&controller)));
         let files = self.mount_files(&controller, parked.files)?;
-        let metrics = metrics::Served::start(&controller, &self.runtime_dir)?;
+        let metrics = metrics::Served::start(&controller, &self.runtime_dir, &self.privileged)?;
         let mut signals = Signals::new()?;
         let accepting = tokio::spawn(Arc::clone(&edge).accept(listener));
         let on_bus = match bus_address(self.arguments.bus()) {
@@ -314,7 +321,8 @@ impl Service {
         let Some(dir) = self.arguments.cgroup_fs(&self.runtime_dir) else { return Ok(None) };
         let manager = self.manager.is_connected().then_some(&self.manager);
         let state = state_dir(&self.runtime_dir);
-        match CgroupFiles::start(Arc::clone(controller), Arc::clone(&self.host), &dir, &state, parked, manager) {
+        let at = (dir.as_path(), &self.privileged);
+        match CgroupFiles::start(Arc::clone(controller), Arc::clone(&self.host), at, &state, parked, manager) {
             Ok(files) => Ok(Some(files)),
             Err(fault) if self.arguments.cgroup_fs.is_some() => Err(fault),
             Err(fault) => {
@@ -337,7 +345,7 @@ fn bus_address(bus: Bus) -> Option<dbus::Address> {
 }
 
 async fn watch_devices(controller: Arc<Controller>) {
-    if let Err(error) = unplug::watch(controller, host::functions()).await {
+    if let Err(error) = unplug::watch(controller, privileged::functions()).await {
         tracing::error!(MESSAGE_ID = FAULT, %error, "devices that go away are not noticed");
     }
 }

@@ -1,10 +1,8 @@
 //! A process's standing: ids and privilege, as /proc tells them.
 
+use crate::sys::process::CAP_SYS_ADMIN;
 use std::fs;
 use std::io;
-
-/// CAP_SYS_ADMIN, `include/uapi/linux/capability.h`.
-const CAP_SYS_ADMIN: u32 = 21;
 
 /// The inode of the initial user namespace: PROC_USER_INIT_INO, `include/linux/proc_ns.h`.
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;

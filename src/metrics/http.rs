@@ -10,7 +10,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,9 +40,8 @@ pub fn serve_socket(controller: Arc<Controller>, path: &Path) -> io::Result<Join
     Ok(tokio::spawn(accept(controller, listener)))
 }
 
-/// Serves on a TCP port of the loopback address.
-pub fn serve_port(controller: Arc<Controller>, port: u16) -> io::Result<JoinHandle<()>> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+/// Serves on a TCP port: of the loopback address, for there is no password.
+pub fn serve_port(controller: Arc<Controller>, listener: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     Ok(tokio::spawn(accept(controller, TcpListener::from_std(listener)?)))
 }

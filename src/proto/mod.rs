@@ -23,6 +23,7 @@ mod codes;
 mod frame;
 pub mod message_ids;
 mod messages;
+pub mod outside;
 
 pub use bus::*;
 pub use codes::{Codes, FAULT_ERRNO, FAULT_ERRNO_NAME, FAULT_NAME, codes, failure_errno, refusal_to_json};

@@ -1,16 +1,19 @@
 //! PCI functions as sysfs shows them: whether they are there, and how wide their PASIDs are.
 
 use crate::model::{MAX_BITS, PciAddress, Refusal};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Where extended capabilities begin in configuration space; what is before it anybody may read.
 const EXTENDED: usize = 0x100;
 /// The PASID extended capability. Source: PCI Express Base Specification, "PASID Extended Capability Structure".
 const PASID: u16 = 0x1b;
-/// Configuration space has room for this many capabilities: a list that is longer runs in a circle.
-const MOST: usize = (4096 - EXTENDED) / 8;
+/// The size of configuration space.
+const SPACE: usize = 4096;
+/// It has room for this many capabilities: a list that is longer runs in a circle.
+const MOST: usize = (SPACE - EXTENDED) / 8;
 
 /// Max PASID Width from a function's configuration space, in bits; `None` where it has no PASID capability, or one of
 /// zero width.
@@ -53,35 +56,53 @@ impl Functions {
         self.devices.join(address.to_string()).exists()
     }
 
+    /// The functions there are now, in order of address.
+    pub fn addresses(&self) -> Vec<PciAddress> {
+        let Ok(entries) = fs::read_dir(&self.devices) else { return Vec::new() };
+        let mut found: Vec<PciAddress> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Opens a function's configuration space for reading. How much of it can be read goes by the privilege of who opened
+    /// it: all with CAP_SYS_ADMIN, else the first 64 bytes. Source: `pci_read_config`, `drivers/pci/pci-sysfs.c`.
+    pub fn open_config(&self, address: &PciAddress) -> io::Result<OwnedFd> {
+        File::open(self.devices.join(address.to_string()).join("config")).map(OwnedFd::from)
+    }
+
     /// Max PASID Width of a function, in bits.
     ///
-    /// Refused: `NotFound` where there is none, `Unsupported` where it has no PASIDs or its configuration space cannot
-    /// be read (that takes CAP_SYS_ADMIN).
+    /// Refused: as [`pasid_width_in`].
     pub fn pasid_width(&self, address: &PciAddress) -> Result<u32, Refusal> {
-        let unsupported = |why: String| Refusal::Unsupported { what: format!("domain pci:{address}"), why };
-        match fs::read(self.devices.join(address.to_string()).join("config")) {
-            Ok(config) if config.len() <= EXTENDED => {
-                Err(unsupported("its configuration space shows no extended capabilities".to_owned()))
-            }
-            Ok(config) => pasid_width(&config).ok_or_else(|| unsupported("it has no PASID capability".to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Refusal::not_found(format!("PCI function {address}")))
-            }
-            Err(error) => Err(unsupported(format!("its configuration space cannot be read: {error}"))),
-        }
+        pasid_width_in(address, self.open_config(address))
     }
 
     /// Every function that has PASIDs, with their width in bits, in order of address. What cannot be read is left out.
     pub fn with_pasids(&self) -> Vec<(PciAddress, u32)> {
-        let Ok(entries) = fs::read_dir(&self.devices) else { return Vec::new() };
-        let mut found: Vec<(PciAddress, u32)> = entries
-            .filter_map(|entry| {
-                let address: PciAddress = entry.ok()?.file_name().to_str()?.parse().ok()?;
-                Some((address, self.pasid_width(&address).ok()?))
-            })
-            .collect();
-        found.sort_unstable();
-        found
+        self.addresses().into_iter().filter_map(|address| Some((address, self.pasid_width(&address).ok()?))).collect()
+    }
+}
+
+/// Max PASID Width of the function whose configuration space was opened, in bits.
+///
+/// Refused: `NotFound` where there is none, `Unsupported` where it has no PASIDs or its configuration space cannot
+/// be read (that takes CAP_SYS_ADMIN).
+pub fn pasid_width_in(address: &PciAddress, config: io::Result<OwnedFd>) -> Result<u32, Refusal> {
+    let unsupported = |why: String| Refusal::Unsupported { what: format!("domain pci:{address}"), why };
+    let read = |fd: OwnedFd| {
+        let mut config = Vec::new();
+        File::from(fd).take(SPACE as u64).read_to_end(&mut config).map(|_| config)
+    };
+    match config.and_then(read) {
+        Ok(config) if config.len() <= EXTENDED => {
+            Err(unsupported("its configuration space shows no extended capabilities".to_owned()))
+        }
+        Ok(config) => pasid_width(&config).ok_or_else(|| unsupported("it has no PASID capability".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Refusal::not_found(format!("PCI function {address}")))
+        }
+        Err(error) => Err(unsupported(format!("its configuration space cannot be read: {error}"))),
     }
 }
 

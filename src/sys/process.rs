@@ -71,36 +71,52 @@ pub fn end_with_parent() -> io::Result<()> {
     done(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) }).map(drop)
 }
 
+/// CAP_SYS_ADMIN, `include/uapi/linux/capability.h`.
+pub const CAP_SYS_ADMIN: u32 = 21;
+
 /// Capabilities that the service keeps where it has them: CAP_DAC_OVERRIDE (1), CAP_DAC_READ_SEARCH (2: cgroups by id),
-/// CAP_CHOWN (0), CAP_SYS_PTRACE (19: a peer's namespaces), CAP_SYS_ADMIN (21: mounting the FUSE tree),
+/// CAP_SYS_PTRACE (19: a peer's namespaces), CAP_SYS_ADMIN (21: mounting the FUSE tree, whole configuration spaces),
 /// CAP_SYS_RESOURCE (24: an iommufd whose pinned memory counts on who maps it).
-pub const SERVICE_CAPABILITIES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 24;
+pub const SERVICE_CAPABILITIES: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << CAP_SYS_ADMIN | 1 << 24;
+
+/// `struct __user_cap_header_struct` with _LINUX_CAPABILITY_VERSION_3: two words of each set.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// capget(2) or capset(2), of the calling thread.
+fn capability_call(number: libc::c_long, data: &mut [Data; 2]) -> io::Result<()> {
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    // SAFETY: both structures have the layout of capget(2), version 3, and live through the call.
+    let returned = unsafe { libc::syscall(number, &raw mut header, data.as_mut_ptr()) };
+    done(libc::c_int::try_from(returned).unwrap_or(-1)).map(drop)
+}
+
+/// Whether the calling thread has a capability now. Asking it of oneself cannot fail.
+pub fn has_capability(capability: u32) -> bool {
+    let mut data = [Data::default(); 2];
+    let asked = capability_call(libc::SYS_capget, &mut data);
+    let [low, high] = data.map(|half| u64::from(half.effective));
+    asked.is_ok() && (high << 32 | low) >> capability & 1 == 1
+}
 
 /// Drops every capability that is not in `keep` (bit n: capability n), for good.
 ///
 /// Of the calling thread, inherited by those it starts: call it before there are others.
 pub fn limit_capabilities(keep: u64) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    // _LINUX_CAPABILITY_VERSION_3: two words of each.
-    let mut header = Header { version: 0x2008_0522, pid: 0 };
     let mut data = [Data::default(); 2];
-    let call = |number, header: &mut Header, data: &mut [Data; 2]| {
-        // SAFETY: both structures have the layout of capget(2), version 3.
-        let returned = unsafe { libc::syscall(number, std::ptr::from_mut(header), data.as_mut_ptr()) };
-        done(libc::c_int::try_from(returned).unwrap_or(-1))
-    };
-    call(libc::SYS_capget, &mut header, &mut data)?;
+    capability_call(libc::SYS_capget, &mut data)?;
     for capability in 0..64_u64 {
         // SAFETY: no pointers.
         let bounded = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
@@ -113,7 +129,7 @@ pub fn limit_capabilities(keep: u64) -> io::Result<()> {
     for (half, keep) in data.iter_mut().zip([keep as u32, (keep >> 32) as u32]) {
         *half = Data { effective: half.effective & keep, permitted: half.permitted & keep, inheritable: 0 };
     }
-    call(libc::SYS_capset, &mut header, &mut data).map(drop)
+    capability_call(libc::SYS_capset, &mut data)
 }
 
 #[cfg(test)]
@@ -151,13 +167,15 @@ mod tests {
     fn dropped_capabilities_stay_dropped() {
         // Capabilities belong to a thread.
         let thread = std::thread::spawn(|| {
-            limit_capabilities(1 << 21).unwrap();
+            assert!(has_capability(0) && has_capability(CAP_SYS_ADMIN));
+            limit_capabilities(1 << CAP_SYS_ADMIN).unwrap();
+            assert!(!has_capability(0) && has_capability(CAP_SYS_ADMIN));
             std::fs::read_to_string("/proc/thread-self/status").unwrap()
         });
         let status = thread.join().unwrap();
         for name in ["CapEff", "CapPrm", "CapBnd"] {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t")).unwrap();
-            assert_eq!(u64::from_str_radix(line, 16).unwrap(), 1 << 21, "{name}");
+            assert_eq!(u64::from_str_radix(line, 16).unwrap(), 1 << CAP_SYS_ADMIN, "{name}");
         }
     }
 }

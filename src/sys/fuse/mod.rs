@@ -15,6 +15,6 @@ mod reply;
 mod request;
 
 pub use channel::{Channel, send, try_receive};
-pub use mount::{Mount, is_mounted, unmount};
+pub use mount::{is_mounted, mount, unmount};
 pub use reply::{Attributes, Entries, Message};
 pub use request::{BadRequest, Header, Ioctl, Offer, Request, Window, parse};

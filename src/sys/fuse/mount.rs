@@ -2,51 +2,23 @@
 
 use super::Channel;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A mounted directory. Dropped, it is unmounted as [`unmount`] does: who still has it open sees `ENOTCONN`.
-#[derive(Debug)]
-pub struct Mount {
-    path: Option<PathBuf>,
-}
-
-impl Mount {
-    /// Mounts a new channel on `directory`, for everybody. Who may open what, the kernel says by the modes and owners that
-    /// the server shows, then the server.
-    ///
-    /// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
-    pub fn new(directory: &Path) -> io::Result<(Channel, Self)> {
-        let channel = Channel::open(Path::new("/dev/fuse"))?;
-        let options =
-            format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", channel.as_raw_fd());
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-        mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
-        Ok((channel, Self { path: Some(directory.to_owned()) }))
-    }
-
-    /// Takes over the mount on `directory`, whose channel was [resumed](Channel::resume).
-    pub fn resume(directory: &Path) -> Self {
-        Self { path: Some(directory.to_owned()) }
-    }
-
-    /// Leaves the mount to whoever keeps a copy of its channel.
-    pub fn leave(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take()
-            && let Err(error) = unmount(&path)
-        {
-            tracing::warn!(%error, path = %path.display(), "the cgroup files stay mounted");
-        }
-    }
+/// Mounts a new channel on `directory`, for everybody. Who may open what, the kernel says by the modes and owners that
+/// the server shows, then the server. It stays mounted until [`unmount`]; without a copy of its channel it is dead.
+///
+/// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
+pub fn mount(directory: &Path) -> io::Result<Channel> {
+    let channel = Channel::open(Path::new("/dev/fuse"))?;
+    let options =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", channel.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+    nix::mount::mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
+    Ok(channel)
 }
 
 /// Unmounts what is mounted on `path`; nothing there is fine. Never asks the file system's server, and waits for nobody.
