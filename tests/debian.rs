@@ -103,11 +103,16 @@ impl Drop for Lent {
 
 impl Machine {
     fn boot() -> Self {
-        Self::boot_with(|_| {})
+        Self::boot_with(|_| {}, &[])
+    }
+
+    /// Boots one in which the sandbox of a unit is enforced whole: `DeviceAllow=` and `IPAddressDeny=` are BPF.
+    fn boot_enforcing() -> Self {
+        Self::boot_with(|_| {}, &["--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", "--system-call-filter=bpf"])
     }
 
     /// Boots one whose tree was changed before.
-    fn boot_with(prepare: impl FnOnce(&Path)) -> Self {
+    fn boot_with(prepare: impl FnOnce(&Path), more: &[&str]) -> Self {
         let directory = scratch_directory();
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
@@ -123,6 +128,7 @@ impl Machine {
             .arg(cgroups.path("machine").to_string())
             .args(["systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe"])
             .arg("--bind=/dev/fuse")
+            .args(more)
             .arg(format!("--machine=ioasid-test-{}", std::process::id()))
             .arg("--directory")
             .arg(&root)
@@ -290,8 +296,8 @@ fn it_installs_starts_keeps_sets_over_an_upgrade_and_a_stop_and_leaves_nothing_b
     assert_eq!(machine.run("systemctl is-enabled ioasidd.socket ioasidd.service"), "enabled\nenabled\n");
     let status = machine.json("ioasidctl --json status");
     assert_eq!(status["domains"][0]["name"], "global", "{status}");
-    machine
-        .run("dpkg --verify ioasidd libioasid1 && ioasidd --check && systemd-analyze --man=no verify ioasidd.service");
+    machine.run("dpkg --verify ioasidd libioasid1 && ioasidd --check");
+    machine.run("systemd-analyze --man=no verify ioasidd.service ioasidd-outside.socket");
 
     assert_eq!(machine.run("cat /run/ioasidd/cgroup/ioasids.current"), "0\n");
 
@@ -437,6 +443,134 @@ fn a_unit_takes_a_set_over_a_connection_that_its_manager_opened() {
     let refusal: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!((refused.status.code(), &refusal["error"]), (Some(1), &"NotPermitted".into()));
     machine.run("systemctl stop worker && dpkg --purge ioasidd");
+    machine.power_off();
+}
+
+/// What the unit's sandbox keeps the service from, and that nobody misses it.
+#[test]
+fn the_service_works_in_a_strict_sandbox_and_its_files_are_there_for_everybody() {
+    let machine = Machine::boot_enforcing();
+    let policy = "version = 1\n[metrics]\nport = 9464\n";
+    fs::create_dir_all(machine.file("/etc/ioasidd/policy.d")).unwrap();
+    fs::write(machine.file("/etc/ioasidd/policy.d/50-port.toml"), policy).unwrap();
+    machine.install(&package("ioasidd_", ".deb"));
+
+    let exposure = |unit: &str| {
+        let said = machine.run(&format!("systemd-analyze security --no-pager {unit}"));
+        let level = said.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_once(": "));
+        level.and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap()
+    };
+    assert!(exposure("ioasidd.service") < 2.0, "{}", exposure("ioasidd.service"));
+    assert!(exposure("ioasidd-outside.service") < 4.0, "{}", exposure("ioasidd-outside.service"));
+    let capabilities = || machine.run(&format!("grep -E 'Cap(Eff|Bnd)' /proc/{}/status", machine.service("MainPID")));
+    // CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE.
+    assert_eq!(capabilities(), "CapEff:\t0000000000080004\nCapBnd:\t0000000000080004\n");
+    let namespace = |pid: &str| machine.run(&format!("readlink /proc/{pid}/ns/mnt"));
+    assert_ne!(namespace(&machine.service("MainPID")), namespace("1"));
+
+    // Outside of that namespace, for a user without rights: the files and the metrics.
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let mounts = || machine.run("grep ' /run/ioasidd/cgroup ' /proc/1/mountinfo");
+    let scrape = r#"python3 -c "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read())""#;
+    let works = || {
+        assert_eq!(machine.run(&format!("{nobody} cat /run/ioasidd/cgroup/ioasids.current")), "0\n");
+        assert!(machine.run(&format!("{nobody} {scrape}")).contains("ioasid"));
+        machine.run("systemd-run --quiet --wait --pipe ioasidctl exec -- ioasidctl alloc");
+    };
+    works();
+    // Not by chance: the machine enforces what units say.
+    let send = r#"python3 -c "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))""#;
+    for (property, command) in [("IPAddressDeny=any", send), ("DevicePolicy=closed", "head -c0 /dev/fuse")] {
+        machine.run(command);
+        let unit = format!("systemd-run --quiet --wait --pipe --collect --property={property} {command}");
+        assert!(!machine.try_run(&unit).status.success(), "{property} is not enforced");
+    }
+    machine.run("ioasidctl set-max --persist /system.slice 700 && ioasidctl policy reload");
+    assert_eq!(machine.run("stat --format=%a /etc/ioasidd/policy.d/90-set-max.toml"), "644\n");
+    let mounted = mounts();
+    machine.run("systemctl restart ioasidd.service");
+    assert_eq!(mounts(), mounted, "a restart leaves the mount");
+    works();
+    let killed = machine.service("MainPID");
+    machine.run(&format!("kill -9 {killed}"));
+    eventually("it is started again", || {
+        (machine.service("MainPID") != killed && machine.service("ActiveState") == "active").then_some(())
+    });
+    assert_eq!(mounts(), mounted, "so does a death");
+    works();
+
+    // Who stops all of it at once leaves nobody to ask.
+    for units in ["ioasidd.socket ioasidd.service", "'ioasidd*'"] {
+        machine.run(&format!("systemctl stop {units}"));
+        eventually("nothing is mounted", || {
+            (machine.run("cat /proc/1/mountinfo").find("ioasidd").is_none()).then_some(())
+        });
+        eventually("nobody serves outside", || {
+            let active = machine.try_run("systemctl is-active ioasidd-outside.socket ioasidd-outside.service");
+            (String::from_utf8_lossy(&active.stdout) == "inactive\ninactive\n").then_some(())
+        });
+        machine.run("systemctl start ioasidd.socket ioasidd.service");
+        works();
+    }
+    let journal = machine.run("journalctl --no-pager --unit 'ioasidd*' --priority warning --output cat");
+    let death = ["Main process exited, code=killed, status=9/KILL", "Failed with result 'signal'."];
+    assert_eq!(journal, death.map(|line| format!("ioasidd.service: {line}\n")).concat());
+    assert_eq!(machine.run("systemctl --failed --quiet"), "");
+    machine.power_off();
+}
+
+/// Asks at the socket outside, from the cgroup that this runs in, and prints each answer; `-` where there is none.
+const ASK: &str = r#"
+import array, os, socket, sys
+for request in eval(sys.argv[1]):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(30)
+    s.connect("/run/ioasidd/outside.sock")
+    fds = []
+    if isinstance(request, tuple):
+        request, fds = request[0], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * request[1]))]
+    try:
+        s.sendmsg([request], fds)
+        answer, came, _, _ = s.recvmsg(64, 1024)
+    except (ConnectionResetError, BrokenPipeError):
+        answer, came = b"", []
+    fds = array.array("i", b"".join(data for _, kind, data in came if kind == socket.SCM_RIGHTS))
+    listens = [socket.socket(fileno=fd).getsockname()[0] for fd in fds if request.startswith(b"listen")]
+    reads = [len(os.read(fd, 4096)) > 64 for fd in fds if request.startswith(b"config")]
+    print(answer.decode() or "-", *listens, *reads)
+"#;
+
+#[test]
+fn the_process_outside_serves_the_service_alone_and_takes_nothing_but_its_requests() {
+    let machine = Machine::boot_enforcing();
+    machine.install(&package("ioasidd_", ".deb"));
+    fs::write(machine.file("/root/ask.py"), ASK).unwrap();
+    let mounts = || machine.run("grep ioasidd /proc/1/mountinfo");
+    let mounted = mounts();
+    let all = r#"[b'mount', b'unmount', b'listen 1234', b'iommufd', b'config 0000:00:00.0']"#;
+    // Root, in whatever unit but the one; and a user cannot even connect.
+    let stranger = machine.run(&format!("systemd-run --quiet --wait --pipe python3 /root/ask.py \"{all}\""));
+    assert_eq!(stranger, "-\n-\n-\n-\n-\n");
+    let user = machine
+        .try_run("cp /root/ask.py /tmp && setpriv --reuid=65534 --clear-groups python3 /tmp/ask.py \"[b'mount']\"");
+    assert!(String::from_utf8_lossy(&user.stderr).contains("PermissionError"), "{user:?}");
+
+    let as_service = |requests: &str| {
+        let enter = "echo $$ > /sys/fs/cgroup/system.slice/ioasidd.service/cgroup.procs";
+        machine.run(&format!("{enter} && python3 /root/ask.py \"{requests}\""))
+    };
+    let hostile = r#"[b'mount /etc', b'\0', b'unmount\n', b'listen 0', b'config ../../../../etc/shadow', b'm' * 33,
+        b'x' * 100000, (b'unmount', 1), (b'mount', 253), b'\xff' * 32]"#;
+    assert_eq!(as_service(hostile), "-\n".repeat(10));
+    assert_eq!(mounts(), mounted, "nothing was done");
+    // ENOENT; and one that is served.
+    assert_eq!(as_service("[b'config ffff:ff:1f.7', b'listen 1234']"), "2\n0 127.0.0.1\n");
+    for function in machine.run("ls /sys/bus/pci/devices").lines().take(1) {
+        let whole = as_service(&format!("[b'config {function}']"));
+        assert_eq!(whole, "0 True\n", "past the 64 bytes that anybody may read");
+    }
+    let journal = machine.run("journalctl --no-pager --unit ioasidd-outside --output cat");
+    assert!(journal.contains("is not ioasidd.service") && journal.contains("what came is no request"), "{journal}");
     machine.power_off();
 }
 
@@ -620,11 +754,14 @@ fn the_rpms_install_and_their_service_serves() {
         rpm.args(["--force-debian", "--dbpath", "/var/lib/rpm", "--root"]).arg(root);
         rpm
     };
-    let machine = Machine::boot_with(|root| {
-        let packages = ["ioasidd-", "libioasid-0", "libioasid-devel-"].map(|name| package(name, ".rpm"));
-        // What the packages need is there, but dpkg knows of it.
-        succeed(rpm(root).args(["--nodeps", "--install"]).args(packages));
-    });
+    let machine = Machine::boot_with(
+        |root| {
+            let packages = ["ioasidd-", "libioasid-0", "libioasid-devel-"].map(|name| package(name, ".rpm"));
+            // What the packages need is there, but dpkg knows of it.
+            succeed(rpm(root).args(["--nodeps", "--install"]).args(packages));
+        },
+        &[],
+    );
     assert_eq!(machine.service("ActiveState"), "active", "what is installed first is enabled by the preset");
     let status = machine.json("ioasidctl --json status");
     assert_eq!(status["policy"], serde_json::json!(["/etc/ioasidd/policy.toml"]));

@@ -6,9 +6,17 @@ use crate::common::{Cgroups, Wire, eventually, eventually_equal};
 use ioasid::client::Service;
 use ioasid::model::{CgroupPath, SetRequest};
 use ioasid::proto::{GetCgroup, GetStatus, SetCgroupMax};
+use ioasid::sys::listener::Listener;
+use ioasid::sys::pidfd::send_signal;
+use ioasid::sys::process::{SIGTERM, limit_capabilities};
+use ioasid::sys::program::{Spawned, spawn_with_fds};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -28,6 +36,7 @@ name = "all"
 cgroup = "/**"
 users = ["root", "ann"]
 action = "allow"
+domains = ["global", "pci:*"]
 quota = { default = 64, max = 64 }
 on_behalf_of = ["/**"]
 "#;
@@ -41,6 +50,13 @@ fn confine() {
     fs::write("/etc/apparmor.d/usr.sbin.ioasidd", PROFILE).unwrap();
     let loaded = Command::new("apparmor_parser").args(["-r", "-K", "/etc/apparmor.d/usr.sbin.ioasidd"]).status();
     assert!(loaded.unwrap().success());
+    // What was denied before is another check's.
+    assert!(Command::new("dmesg").arg("-c").output().unwrap().status.success());
+}
+
+fn deconfine() {
+    fs::remove_dir_all("/etc/ioasidd").unwrap();
+    fs::remove_file(PROGRAM).unwrap();
 }
 
 /// What the kernel refused a process under the profile.
@@ -127,6 +143,59 @@ fn work(cgroup: &CgroupPath) {
     std::net::TcpStream::connect("127.0.0.1:9464").unwrap();
 }
 
+/// The same in the sandbox that the unit makes: what is opened outside of the service's mount namespace it may use, too.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn the_profile_lets_the_service_in_its_sandbox_use_what_is_opened_outside() {
+    // As a service manager has it: what is mounted shows in the namespaces that are made of this one.
+    let propagate = |how| mount(None::<&str>, "/", None::<&str>, how | MsFlags::MS_REC, None::<&str>).unwrap();
+    propagate(MsFlags::MS_SHARED);
+    let cgroups = Cgroups::new();
+    cgroups.make("ioasidd.service");
+    confine();
+    fs::create_dir_all("/run/ioasidd").unwrap();
+    let listener = Listener::bind(Path::new("/run/ioasidd/outside.sock"), 0o600).unwrap();
+    let words = |more: &str| [PROGRAM, more].map(str::to_owned);
+    let environment = [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "outside.sock")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let outside = spawn_with_fds(PROGRAM, &words("--outside"), &environment, &[listener.as_fd()]).unwrap();
+
+    let procs = cgroups.directory("ioasidd.service").join("cgroup.procs");
+    let mut command = Command::new(PROGRAM);
+    command.args(["--bus", "none", "--device", "none"]).env("IOASIDD_LOG", "warn").stdin(Stdio::null());
+    let enter = move || {
+        fs::write(&procs, "0")?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+        // CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, as in the unit.
+        limit_capabilities(1 << 2 | 1 << 19)
+    };
+    // SAFETY: nothing else runs in the child of this single thread's making, so it may allocate.
+    let mut service = Confined(unsafe { command.pre_exec(enter) }.spawn().unwrap());
+    connected();
+    let current = || fs::read_to_string("/run/ioasidd/cgroup/ioasids.current");
+    assert_eq!(current().unwrap(), "0\n");
+    std::net::TcpStream::connect("127.0.0.1:9464").unwrap();
+    let pci = SetRequest { domain: "pci:0000:00:00.0".parse().unwrap(), ..SetRequest::default() };
+    let refused = connected().create_set(pci).unwrap_err().to_string();
+    assert!(refused.contains("extended") || refused.contains("PASID"), "{refused}");
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_ne!(namespace(service.0.id()), namespace(std::process::id()));
+    assert!(service.terminate());
+    assert!(current().is_err(), "unmounted");
+    outside_ends(outside);
+    drop(listener);
+    fs::remove_file("/run/ioasidd/outside.sock").unwrap();
+    propagate(MsFlags::MS_PRIVATE);
+    assert_eq!(denials(), [""; 0]);
+    deconfine();
+}
+
+fn outside_ends(outside: Spawned) {
+    send_signal(outside.pidfd.as_fd(), SIGTERM).unwrap();
+    outside.reap().unwrap();
+}
+
 #[test]
 #[ignore = "runs in the virtual machine"]
 fn the_profile_lets_the_service_do_its_work_and_nothing_else() {
@@ -154,5 +223,5 @@ fn the_profile_lets_the_service_do_its_work_and_nothing_else() {
     };
     assert!(check(IOASIDD).success() && !check(PROGRAM).success());
     assert!(denials().iter().any(|line| line.contains("/root/policy.toml")), "{:?}", denials());
-    let _ = fs::remove_dir_all("/etc/ioasidd");
+    deconfine();
 }
