@@ -33,15 +33,38 @@ fn built() -> &'static Path {
     BUILT.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
         run(Command::new("packaging/build-library").arg(&directory));
-        run(Command::new("gcc")
-            .args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"])
-            .args(["-I", "packaging/include", "examples/c/tour.c", "-o"])
-            .arg(directory.join("tour"))
-            .arg("-L")
-            .arg(&directory)
-            .arg("-lioasid"));
+        for source in
+            ["examples/c/tour.c", "tests/library/version.c", "tests/library/threads.c", "tests/library/forks.c"]
+        {
+            compile(source, &[], &directory.join(Path::new(source).file_stem().unwrap()), &directory);
+        }
+        compile("tests/library/threads.c", &["-fsanitize=thread"], &directory.join("threads-sanitized"), &directory);
         directory
     })
+}
+
+fn compile(source: &str, flags: &[&str], program: &Path, library: &Path) {
+    run(Command::new("gcc")
+        .args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"])
+        .args(flags)
+        .args(["-I", "packaging/include", source, "-o"])
+        .args([program, Path::new("-L"), library, Path::new("-lioasid")]));
+}
+
+/// A program of [`built`] with a service of its own, which is as before when the program has ended.
+fn run_with_service(program: &str, arguments: &[&str]) {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups));
+    let before = daemon.snapshot();
+    let suppressions = in_source("tests/library/tsan.suppressions");
+    let said = run(Command::new(built().join(program))
+        .arg(daemon.socket())
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", built())
+        .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())));
+    assert!(said.ends_with("all is well\n"), "{said}");
+    daemon.settles_to(&before);
+    daemon.finish();
 }
 
 fn policy(cgroups: &Cgroups) -> String {
@@ -51,6 +74,8 @@ fn policy(cgroups: &Cgroups) -> String {
         [space]
         bits = 14
         quarantine = "0s"
+        [lease]
+        batch = 8
         [[rule]]
         name = "tests"
         cgroup = "/**"
@@ -179,13 +204,31 @@ fn the_program_of_the_manual_page_allocates() {
 
 #[test]
 fn a_c_program_takes_a_set_of_its_own_and_tours_it() {
-    let cgroups = Cgroups::new();
-    let daemon = Daemon::start(&policy(&cgroups));
-    let before = daemon.snapshot();
-    let said = run(Command::new(built().join("tour")).arg(daemon.socket()).env("LD_LIBRARY_PATH", built()));
-    assert!(said.ends_with("all is well\n"), "{said}");
-    daemon.settles_to(&before);
-    daemon.finish();
+    run_with_service("tour", &[]);
+}
+
+#[test]
+fn threads_share_one_handle_and_no_id_has_two_owners() {
+    run_with_service("threads", &["24", "60"]);
+}
+
+#[test]
+fn what_the_threads_check_is_no_race_of_theirs() {
+    run_with_service("threads-sanitized", &["8", "40"]);
+}
+
+#[test]
+fn a_forked_child_goes_on_with_handle_and_mapping() {
+    run_with_service("forks", &[]);
+}
+
+/// What the header, the library and pkg-config say is one version.
+#[test]
+fn a_c_program_sees_one_version() {
+    let said = run(Command::new(built().join("version")).env("LD_LIBRARY_PATH", built()));
+    let packaged = run(Command::new("pkg-config").args(["--modversion", "ioasid"]).env("PKG_CONFIG_PATH", built()));
+    assert_eq!(said, packaged);
+    assert_eq!(said.trim(), env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

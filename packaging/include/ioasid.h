@@ -25,8 +25,10 @@
  *
  * and what connect(2) says where no service answers. ioasid_error() has the words.
  *
- * All functions can be called from any thread, on one handle from several at once. A call that needs the service waits
- * up to 10 seconds for one that is being restarted. No signal is raised, no handler installed, no thread started.
+ * All functions can be called from any thread, on one handle from several at once, but for ioasid_close and
+ * ioasid_unmap, which must be the last on theirs. A child of fork(2) can go on with handles and mappings: see
+ * libioasid(3). A call that needs the service waits up to 10 seconds for one that is being restarted. No signal is
+ * raised, no handler installed, no thread started.
  *
  * Made from src/capi by cbindgen: do not edit.
  */
@@ -36,6 +38,38 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define IOASID_STRING_OF_(x) #x
+#define IOASID_STRING_(x) IOASID_STRING_OF_(x)
+
+/**
+ * The version of this header in words: "1.2.3".
+ */
+#define IOASID_VERSION IOASID_STRING_(IOASID_VERSION_MAJOR) "." \
+        IOASID_STRING_(IOASID_VERSION_MINOR) "." IOASID_STRING_(IOASID_VERSION_MICRO)
+
+/**
+ * Whether this header is at least of a version, for #if.
+ */
+#define IOASID_CHECK_VERSION(major, minor, micro) \
+        (IOASID_VERSION_MAJOR > (major) || \
+         (IOASID_VERSION_MAJOR == (major) && \
+          (IOASID_VERSION_MINOR > (minor) || (IOASID_VERSION_MINOR == (minor) && IOASID_VERSION_MICRO >= (micro)))))
+
+/**
+ * The version of this header: the library's interface grows with it. ioasid_version() has that of the library that runs.
+ */
+#define IOASID_VERSION_MAJOR 0
+
+/**
+ * See IOASID_VERSION_MAJOR.
+ */
+#define IOASID_VERSION_MINOR 1
+
+/**
+ * See IOASID_VERSION_MAJOR.
+ */
+#define IOASID_VERSION_MICRO 0
 
 /**
  * The set can be used.
@@ -68,7 +102,7 @@
 #define IOASID_CGROUP_BYTES 4096
 
 /**
- * A set's bitmap, mapped into this process. Threads share it; another process maps the set for itself.
+ * A set's bitmap, mapped into this process. Threads share it, and children of fork(2).
  */
 typedef struct ioasid_mapping ioasid_mapping;
 
@@ -186,7 +220,7 @@ const char *ioasid_error(void);
 const char *ioasid_error_name(void);
 
 /**
- * The version of the library: "1.2.3".
+ * The version of the library that runs, "1.2.3", as IOASID_VERSION was when it was built. Never NULL; valid for ever.
  */
 const char *ioasid_version(void);
 
@@ -317,7 +351,7 @@ int ioasid_verify(const struct ioasid_set *set, uint32_t pasid);
 /**
  * Maps the set: from then on ids are taken from leases ahead with one atomic instruction, and only every batch is asked
  * for. The mapping stands beside the handle; either can be closed first, but without any FD of the set open the set
- * ends. A child of fork(2) must map for itself.
+ * ends.
  */
 int ioasid_map(struct ioasid_mapping **out, const struct ioasid_set *set);
 

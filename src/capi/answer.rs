@@ -66,7 +66,7 @@ pub extern "C" fn ioasid_error_name() -> *const c_char {
     last(|failure| &failure.name)
 }
 
-/// The version of the library: "1.2.3".
+/// The version of the library that runs, "1.2.3", as IOASID_VERSION was when it was built. Never NULL; valid for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn ioasid_version() -> *const c_char {
     VERSION.as_ptr().cast()
@@ -103,7 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_the_packages() {
+    fn the_version_is_the_packages_and_the_headers() {
+        use crate::capi::{IOASID_VERSION_MAJOR, IOASID_VERSION_MICRO, IOASID_VERSION_MINOR};
         assert_eq!(text(ioasid_version()), env!("CARGO_PKG_VERSION"));
+        let header = format!("{IOASID_VERSION_MAJOR}.{IOASID_VERSION_MINOR}.{IOASID_VERSION_MICRO}");
+        assert_eq!(header, env!("CARGO_PKG_VERSION"));
     }
 }

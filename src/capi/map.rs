@@ -9,7 +9,7 @@ use crate::model::Refusal;
 use std::ffi::c_int;
 use std::ptr;
 
-/// A set's bitmap, mapped into this process. Threads share it; another process maps the set for itself.
+/// A set's bitmap, mapped into this process. Threads share it, and children of fork(2).
 pub struct MapHandle(MappedSet);
 
 unsafe fn mapped<'a>(at: *const MapHandle) -> Result<&'a MappedSet, Refusal> {
@@ -19,7 +19,7 @@ unsafe fn mapped<'a>(at: *const MapHandle) -> Result<&'a MappedSet, Refusal> {
 
 /// Maps the set: from then on ids are taken from leases ahead with one atomic instruction, and only every batch is asked
 /// for. The mapping stands beside the handle; either can be closed first, but without any FD of the set open the set
-/// ends. A child of fork(2) must map for itself.
+/// ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ioasid_map(out: *mut *mut MapHandle, set: *const SetHandle) -> c_int {
     answer(|| {

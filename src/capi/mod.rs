@@ -18,6 +18,13 @@ mod map;
 mod set;
 mod settings;
 
+/// C passes one pointer to several threads and asks no compiler: here Rust's is asked, at compile time.
+const _: () = {
+    const fn threads_may_share<T: Send + Sync>() {}
+    threads_may_share::<set::SetHandle>();
+    threads_may_share::<map::MapHandle>();
+};
+
 pub use answer::{ioasid_error, ioasid_error_name, ioasid_version};
 pub use ids::*;
 pub use map::*;

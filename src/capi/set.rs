@@ -8,20 +8,13 @@ use crate::sys::seqpacket::{self, Received};
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::process;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 /// A set that this process holds: a set FD, and a session on it that is opened when it is first needed.
 pub struct SetHandle {
     set: Set,
-    session: Mutex<Option<Mine>>,
-}
-
-/// A session, and the process that opened it: one that was forked has its own.
-struct Mine {
-    pid: u32,
-    session: Session,
+    session: Mutex<Option<Session>>,
 }
 
 impl SetHandle {
@@ -40,16 +33,11 @@ impl SetHandle {
         call: impl FnOnce(&mut Session) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let mut slot = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let pid = process::id();
-        // What the parent opened is the parent's: two readers would take each other's answers.
-        if slot.as_ref().is_some_and(|mine| mine.pid != pid) {
-            *slot = None;
-        }
-        let mine = match &mut *slot {
-            Some(mine) => mine,
-            none => none.insert(Mine { pid, session: self.set.session()? }),
+        let session = match &mut *slot {
+            Some(session) => session,
+            none => none.insert(self.set.session()?),
         };
-        call(&mut mine.session)
+        call(session)
     }
 }
 

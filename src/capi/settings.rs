@@ -5,6 +5,13 @@ use crate::model::{PasidRange, Refusal, SetRequest, SetState};
 use crate::proto::SetInfo;
 use std::ffi::{CStr, c_char};
 
+/// The version of this header: the library's interface grows with it. ioasid_version() has that of the library that runs.
+pub const IOASID_VERSION_MAJOR: u32 = 0;
+/// See IOASID_VERSION_MAJOR.
+pub const IOASID_VERSION_MINOR: u32 = 1;
+/// See IOASID_VERSION_MAJOR.
+pub const IOASID_VERSION_MICRO: u32 = 0;
+
 /// The set can be used.
 pub const IOASID_STATE_ACTIVE: u32 = 0;
 /// It was revoked: every use is refused.

@@ -21,7 +21,8 @@ pub enum FreeOutcome {
     NotInUse,
 }
 
-/// A set whose bitmap is mapped. Threads share it; processes map the set once each.
+/// A set whose bitmap is mapped. Threads share it, and so does a child of fork(2): its session opens anew when it needs
+/// the service, which takes the [`Set`](super::Set) it came from.
 ///
 /// [`MappedSet::alloc`] takes an id that is leased ahead, with one compare-and-swap; only when none is left it asks the
 /// service for more. Dropping it leaves its ids with the set, as a closed session does.

@@ -8,6 +8,12 @@
 //!
 //! The session does not keep the set open: when the [`Set`](super::Set) is dropped, it goes on while its own
 //! connection lasts and cannot be opened again.
+//!
+//! # A child of fork(2)
+//!
+//! It has a copy of the connection, and two readers would take each other's answers. So the first call in a process
+//! that did not open the session opens one of its own, with a key of its own and without the holds and watches, which
+//! stay the parent's. The parent's session lasts until the child has dropped its copy, too: by that call or at its end.
 
 use super::ClientError;
 use super::connection::{Broken, Connection, Message, request};
@@ -35,6 +41,8 @@ pub struct Session {
     key: u64,
     next_id: u64,
     patience: Duration,
+    /// The process that opened it.
+    pid: u32,
     /// Holds and watches that the service keeps for this session.
     kept: u64,
     events: VecDeque<WatchEvent>,
@@ -52,6 +60,7 @@ impl Session {
             key,
             next_id: 2,
             patience,
+            pid: std::process::id(),
             kept: 0,
             events: VecDeque::new(),
             revoked: None,
@@ -83,6 +92,7 @@ impl Session {
         if let Some(revoked) = &self.revoked {
             return Err(revoked.clone().into());
         }
+        self.leave_to_parent()?;
         let id = self.next_id;
         self.next_id += 1;
         let message = self.exchange(id, call)?;
@@ -135,9 +145,23 @@ impl Session {
         }
     }
 
+    /// In a process that did not open this session: opens one of its own in its place.
+    fn leave_to_parent(&mut self) -> Result<(), ClientError> {
+        let pid = std::process::id();
+        if self.pid == pid {
+            return Ok(());
+        }
+        self.key = draw_key();
+        self.kept = 0;
+        self.events.clear();
+        self.open_again(Instant::now() + self.patience)?;
+        self.pid = pid;
+        Ok(())
+    }
+
     fn open_again(&mut self, deadline: Instant) -> Result<(), ClientError> {
         let Some(set_fd) = self.set_fd.upgrade() else {
-            let gone = io::Error::new(io::ErrorKind::BrokenPipe, "the session broke and the set FD is closed");
+            let gone = io::Error::new(io::ErrorKind::BrokenPipe, "the session is gone and the set FD is closed");
             return Err(ClientError::Unreachable(gone));
         };
         let id = self.next_id;
@@ -240,6 +264,7 @@ impl Session {
     ///
     /// `Revoked` when the set ended; the event that says so comes before.
     pub fn next_event(&mut self, deadline: Option<Instant>) -> Result<Option<WatchEvent>, ClientError> {
+        self.leave_to_parent()?;
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
