@@ -57,7 +57,7 @@ fuzz:
 # with PASIDs, which are built and kept below target/vm (3 GB, 10 minutes, once).
 vm:
 	@ci/install-packages vm
-	IOASIDD_VM=require $(CARGO) test --test system -- --nocapture
+	$(CARGO) test --test system -- --nocapture
 	$(if $(FULL),$(CARGO) test --test system -- --nocapture --ignored --exact every_check_passes_with_iommufd)
 
 # dist/*.deb and dist/*.rpm

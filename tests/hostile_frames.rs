@@ -76,8 +76,10 @@ fn wrong_frames() -> Vec<(Vec<u8>, Expected)> {
 
 /// The answer is what was expected; where the connection goes on, it still works.
 fn check(wire: &Wire, bytes: &[u8], expected: &Expected, again: impl Fn(&Wire)) {
-    if wire.send_bytes(bytes, &[]).is_err() {
-        return; // longer than the kernel takes
+    if let Err(error) = wire.send_bytes(bytes, &[]) {
+        const EMSGSIZE: i32 = 90;
+        assert_eq!(error.raw_os_error(), Some(EMSGSIZE), "longer than the kernel takes, and nothing else");
+        return;
     }
     let shown = &bytes[..bytes.len().min(40)];
     match (wire.receive(), expected) {
