@@ -515,6 +515,9 @@ fn a_map_shows_every_lease() {
     let leased = runs.iter().find(|run| run["state"] == "leased").unwrap();
     assert_eq!((&leased["range"], &leased["set"]), (&json!("1024-1026"), &json!(1)));
     assert!(words.starts_with("global: 4096 ids") && words.contains(&scene.path("guest")), "{words}");
+    // No terminal, so no colours: letters. 1024 reserved ids are 256 characters.
+    let row = |first: u32| words.lines().find_map(|line| line.strip_prefix(&format!("{first:>7} "))).unwrap();
+    assert_eq!((row(768), row(1024)), ("#".repeat(64).as_str(), format!("A{}", ".".repeat(63)).as_str()));
     assert!(fs::read_to_string(&svg).unwrap().contains("1024-1026"));
     scene.finish();
 }

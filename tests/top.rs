@@ -92,6 +92,35 @@ fn a_person_sorts_filters_and_revokes() {
 }
 
 #[test]
+fn the_map_is_in_colours_where_the_terminal_has_them_and_in_letters_elsewhere() {
+    let cgroups = Cgroups::new();
+    cgroups.make("busy");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let holder = Actor::new(&cgroups, "busy");
+    let set = holder.create_set(&daemon, SetRequest::default());
+    let mut session = set.session().unwrap();
+    session.alloc_many(5, None).unwrap();
+    let socket = daemon.socket();
+    let socket = socket.to_str().unwrap();
+    let script = "\"$0\" --socket \"$1\" map; exec sleep 1000";
+    let map = |name: &str, variable: &str| {
+        Terminal::start(name, 80, &["env", variable, "sh", "-c", script, IOASIDCTL, socket])
+    };
+    let coloured = map("map", "NO_COLOR=");
+    let screen = coloured.shows("braille", |s| s.contains("3067  free") && s.contains('⣿'));
+    assert!(screen.contains("⣿⣿     1024  reserved"), "{screen}");
+    for (name, variable) in [("unwanted", "NO_COLOR=1"), ("dumb", "TERM=dumb")] {
+        let plain = map(name, variable);
+        let screen = plain.shows("letters", |s| s.contains("3067  free"));
+        let (_, row) = line(&screen, "   1024 ").unwrap();
+        assert_eq!(row.trim_start(), format!("1024 Aa{}", ".".repeat(62)), "{variable}:\n{screen}");
+        assert!(screen.is_ascii() && line(&screen, "#     1024  reserved").is_some(), "{variable}:\n{screen}");
+    }
+    drop((session, set, holder));
+    daemon.finish();
+}
+
+#[test]
 fn the_screen_says_when_the_service_is_away_and_goes_on_when_it_is_back() {
     let cgroups = Cgroups::new();
     let mut daemon = Daemon::start(&policy(&cgroups));

@@ -3,7 +3,7 @@
 use super::arguments::PolicyVerb;
 use super::context::Context;
 use super::outcome::{Failed, Outcome};
-use super::table::{Side, Table, printable};
+use super::table::{Side, Table, has_colours, printable};
 use super::values;
 use crate::client::ClientError;
 use crate::model::{CgroupPath, Refusal, SetRequest};
@@ -11,7 +11,7 @@ use crate::policy::{Asker, HostAccounts, Policy, Problems, Sources, Verdict, loa
 use crate::proto::{Explain, Reload};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// One of the three.
@@ -46,7 +46,7 @@ fn check(context: &Context, files: &[PathBuf]) -> Outcome {
     for outcome in &outcomes {
         problems.extend(Verdict::of(outcome).problems);
         if let Err(bad) = outcome {
-            let _ = writeln!(message, "{}", bad.render(io::stderr().is_terminal()));
+            let _ = writeln!(message, "{}", bad.render(has_colours(&io::stderr())));
         }
     }
     let verdict = json!({"valid": problems.is_empty(), "problems": problems});

@@ -1,7 +1,16 @@
 //! Text for people: columns that line up, spans, moments and runs of ids.
 
 use crate::model::Pasid;
+use std::env;
 use std::fmt::Write;
+use std::io::IsTerminal;
+
+/// Whether what goes there may have colours: it is a terminal that can do more than `dumb`, and nobody set NO_COLOR.
+/// Source: no-color.org.
+pub(super) fn has_colours(to: &impl IsTerminal) -> bool {
+    let wished = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    to.is_terminal() && wished && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
 
 /// Which side a column's cells stand at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Braille: two dots by four in a character, coloured by the ink that most of its dots have.
+//! Braille: two dots by four in a character, coloured by the ink that most of its dots have. Without colours all inks
+//! look alike: see `letters`.
 
 use super::canvas::{Canvas, Ink, WIDTH};
 use crate::cli::table::printable;
@@ -12,8 +13,8 @@ const GREY: u8 = 242;
 const BITS: [[u32; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
 /// The picture with its legend.
-pub(super) fn draw(canvas: &Canvas, colours: bool) -> String {
-    let mut text = format!("{}\n", canvas.title());
+pub(super) fn draw(canvas: &Canvas) -> String {
+    let mut text = format!("{}\n", canvas.title(canvas.scale, "dot"));
     let lines: Vec<_> = canvas.lines().collect();
     for (row, four) in lines.chunks(4).enumerate() {
         let first = row as u32 * 4 * WIDTH * canvas.scale;
@@ -22,18 +23,17 @@ pub(super) fn draw(canvas: &Canvas, colours: bool) -> String {
         for column in 0..WIDTH as usize / 2 {
             let (shape, ink) = character(four, column);
             let colour = ink.map(|ink| colour(canvas, ink));
-            if colours && colour.is_some() && colour != last {
+            if colour.is_some() && colour != last {
                 let _ = write!(text, "\x1b[38;5;{}m", colour.unwrap_or(GREY));
                 last = colour;
             }
             text.push(shape);
         }
-        text.push_str(if colours && last.is_some() { "\x1b[0m\n" } else { "\n" });
+        text.push_str(if last.is_some() { "\x1b[0m\n" } else { "\n" });
     }
     for (ink, name, count) in canvas.legend() {
         let swatch = match ink {
-            Some(ink) if colours => format!("\x1b[38;5;{}m⣿⣿\x1b[0m", colour(canvas, ink)),
-            Some(_) => "⣿⣿".to_owned(),
+            Some(ink) => format!("\x1b[38;5;{}m⣿⣿\x1b[0m", colour(canvas, ink)),
             None => "⠀⠀".to_owned(),
         };
         let _ = writeln!(text, "     {swatch} {count:>8}  {}", printable(&name));
@@ -72,9 +72,17 @@ mod tests {
     use super::super::canvas::tests::space;
     use super::*;
 
+    /// The text without its colours.
+    fn plain(text: &str) -> String {
+        text.split('\x1b')
+            .map(|part| part.strip_prefix('[').map_or(part, |code| code.split_once('m').unwrap().1))
+            .collect()
+    }
+
     #[test]
     fn eight_dots_are_a_character() {
-        let text = draw(&Canvas::of(&space(9, &[(0, 1, ""), (2, 2, "/a"), (130, 130, "/a"), (511, 511, "/b")])), false);
+        let runs = [(0, 1, ""), (2, 2, "/a"), (130, 130, "/a"), (511, 511, "/b")];
+        let text = plain(&draw(&Canvas::of(&space(9, &runs))));
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("global: 512 ids, 3 of 510 leased; a dot is an id"), "{text}");
         let picture: Vec<char> = lines[1].trim_start_matches("      0 ").chars().collect();
@@ -84,12 +92,19 @@ mod tests {
             lines[2..],
             ["     ⣿⣿        2  /a", "     ⣿⣿        1  /b", "     ⣿⣿        2  reserved", "     ⠀⠀      507  free"]
         );
-        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn what_is_leased_rests_or_is_reserved_has_a_colour_of_its_own() {
+        let text = draw(&Canvas::of(&space(9, &[(0, 1, ""), (2, 2, "/a"), (3, 3, "~"), (4, 4, "/b")])));
+        let legend = text.lines().filter(|line| line.contains("⣿⣿"));
+        let colours: std::collections::BTreeSet<&str> = legend.map(|line| line.split('m').next().unwrap()).collect();
+        assert_eq!(colours.len(), 4, "{text}");
     }
 
     #[test]
     fn colours_end_with_the_line() {
-        let text = draw(&Canvas::of(&space(9, &[(2, 2, "/a")])), true);
+        let text = draw(&Canvas::of(&space(9, &[(2, 2, "/a")])));
         assert_eq!(text.matches("\x1b[0m").count(), text.matches("\x1b[38;5;").count());
     }
 }

@@ -53,9 +53,14 @@ impl Canvas {
         canvas
     }
 
-    fn draw(&mut self, run: &MapRun) {
+    /// The ink of a run of the space that this is a picture of.
+    pub fn ink(&self, run: &MapRun) -> Option<usize> {
         let ink = ink_of(run);
-        let Some(index) = self.inks.iter().position(|(known, _)| *known == ink) else { return };
+        self.inks.iter().position(|(known, _)| *known == ink)
+    }
+
+    fn draw(&mut self, run: &MapRun) {
+        let Some(index) = self.ink(run) else { return };
         let (first, last) = (run.range.min() / self.scale, run.range.max() / self.scale);
         for dot in self.dots.iter_mut().take(last as usize + 1).skip(first as usize) {
             *dot = Some(index);
@@ -67,12 +72,12 @@ impl Canvas {
         self.dots.chunks(WIDTH as usize)
     }
 
-    /// What the picture is of.
-    pub fn title(&self) -> String {
-        let each = if self.scale == 1 { "an id".to_owned() } else { format!("{} ids", self.scale) };
+    /// What the picture is of, and how many ids its smallest part stands for.
+    pub fn title(&self, scale: u32, part: &str) -> String {
+        let each = if scale == 1 { "an id".to_owned() } else { format!("{scale} ids") };
         let domain = &self.domain;
         let ids = 1_u64 << domain.bits.min(20);
-        format!("{}: {ids} ids, {} of {} leased; a dot is {each}", domain.name, domain.current, domain.capacity)
+        format!("{}: {ids} ids, {} of {} leased; a {part} is {each}", domain.name, domain.current, domain.capacity)
     }
 
     /// The inks by name, and how many ids there are of each; what is free at the end.

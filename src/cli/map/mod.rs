@@ -1,16 +1,16 @@
-//! `map`: a picture of a number space, in braille or as SVG.
+//! `map`: a picture of a number space, in braille where there are colours, in letters where there are none, or as SVG.
 
 mod braille;
 mod canvas;
+mod letters;
 mod svg;
 
 use super::context::Context;
 use super::outcome::Outcome;
-use super::values;
+use super::{table, values};
 use crate::model::{Domain, Refusal};
 use crate::proto::GetMap;
 use canvas::Canvas;
-use std::io::IsTerminal;
 use std::path::Path;
 
 /// Draws who has which ids of a domain; into a file where one is named.
@@ -21,9 +21,10 @@ pub(super) fn map(context: &Context, domain: Option<&str>, file: Option<&Path>) 
         std::fs::write(file, svg::draw(&Canvas::of(&space)))
             .map_err(|error| Refusal::invalid("svg", file.display(), format!("a file to write: {error}")))?;
     }
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = table::has_colours(&std::io::stdout());
     context.print(&space, |space| match file {
         Some(_) => String::new(),
-        None => braille::draw(&Canvas::of(space), colours),
+        None if colours => braille::draw(&Canvas::of(space)),
+        None => letters::draw(space),
     })
 }

@@ -23,7 +23,7 @@ pub(super) fn draw(canvas: &Canvas) -> String {
          <text x=\"{MARGIN}\" y=\"{}\">{}</text>\n\
          <g transform=\"translate({MARGIN} {})\">\n<rect width=\"{}\" height=\"{height}\" fill=\"#f2f2f2\"/>\n",
         MARGIN + 4,
-        escaped(&canvas.title()),
+        escaped(&canvas.title(canvas.scale, "dot")),
         MARGIN + LINE,
         WIDTH * DOT,
     );
