@@ -232,13 +232,15 @@ fn read_rule(report: &Report, accounts: &dyn Accounts, table: &Table<'_>, draft:
 
 fn read_who(report: &Report, accounts: &dyn Accounts, table: &Table<'_>) -> Who {
     let mut who = Who::default();
+    // Not a warning: with a misspelt name a rule that denies would let everybody through whom it is to stop.
     let account = |kind: &str, name: &str, found: Result<Option<u32>, String>| match found {
-        // Every account is unknown on a host without it: the number is how to name it there.
         _ if name == "*" => Ok(None),
         Ok(Some(id)) => Ok(Some(id)),
         Ok(None) => Err((
-            format!("there is no {kind} {:?}", shortened(name)),
-            Some(format!("a {kind} can be named by its number too")),
+            format!("there is no {kind} {:?} on this host", shortened(name)),
+            Some(format!(
+                "take it out where it is not needed, or create it; a {kind} named by its number need not exist"
+            )),
         )),
         Err(error) => Err((format!("the {kind} {:?} cannot be looked up: {error}", shortened(name)), None)),
     };
