@@ -349,6 +349,32 @@ fn a_set_is_sent_to_a_receiver_that_takes_it_from_the_right_user() {
 }
 
 #[test]
+fn a_receiver_that_a_signal_ends_leaves_no_file() {
+    let scene = Scene::new();
+    let directory = common::daemon::scratch_directory();
+    let path = directory.path().join("handover");
+    for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15)] {
+        let mut receiver = scene.command(&["receive", "--from", path.to_str().unwrap(), "--", "true"]).spawn().unwrap();
+        eventually("the receiver listens", || path.exists().then_some(()));
+        // One who connects and says nothing does not put the end off.
+        let silent = ioasid::sys::listener::connect(&path, None).unwrap();
+        let killed = Command::new("kill").args([&format!("-{name}"), &receiver.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(receiver.wait().unwrap().signal(), Some(number), "it ends as it would have");
+        assert!(!path.exists(), "{name} leaves the file");
+        drop(silent);
+    }
+    // What it becomes has its signals as usual.
+    let receive = ["receive", "--from", path.to_str().unwrap(), "--", "grep", "SigBlk", "/proc/self/status"];
+    let receiver = scene.command(&receive).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the receiver listens", || path.exists().then_some(()));
+    scene.script(&[], &format!("$CTL send --to {}", path.display()));
+    let ran = Ran::of(receiver.wait_with_output().unwrap());
+    assert_eq!(ran.out.split_whitespace().last(), Some("0000000000000000"), "{ran:?}");
+    scene.finish();
+}
+
+#[test]
 fn a_receiver_refuses_another_user_and_goes_on_waiting() {
     let scene = Scene::new();
     let directory = common::daemon::scratch_directory();

@@ -11,13 +11,15 @@ use super::{launch, values};
 use crate::client::{ClientError, Set};
 use crate::model::{Refusal, SetId};
 use crate::proto::{Header, Identified, Kind, decode_body, encode, parse_frame};
+use crate::sys::ending;
 use crate::sys::listener::{self, Listener};
 use crate::sys::seqpacket::{self, Received};
 use crate::sys::socket_option;
 use serde_json::json;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long one side waits for the other once they are connected.
@@ -34,7 +36,17 @@ pub(super) fn receive(from: &Path, peer_uid: Option<&str>, command: &CommandArgu
     let peer_uid = peer_uid.map(values::uid).transpose()?;
     // With a uid to check anybody may knock; else the file's owner and root.
     let mode = if peer_uid.is_some() { 0o666 } else { 0o600 };
-    let listener = Listener::bind(from, mode).map_err(|error| not_listening(from, &error))?;
+    let file = Arc::new(Mutex::new(None));
+    let left_over = Arc::clone(&file);
+    let guarded =
+        ending::before_end(move || remove(&left_over)).map_err(|error| Failed::fault("wait for signals", &error))?;
+    let listener = {
+        // Held, so that no signal comes between the file and the note of it.
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = Listener::bind(from, mode).map_err(|error| not_listening(from, &error))?;
+        *file = Some(from.to_owned());
+        listener
+    };
     let taken = loop {
         let socket = listener.accept(None).map_err(|error| Failed::fault("accept", &error))?;
         match take(socket.as_fd(), peer_uid) {
@@ -45,10 +57,21 @@ pub(super) fn receive(from: &Path, peer_uid: Option<&str>, command: &CommandArgu
             }
         }
     };
+    // Given up first: once the file is gone its name may be another receiver's.
+    file.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Err(error) = listener.close() {
         mention(&format!("{} was not removed: {error}", from.display()));
     }
+    guarded.release().map_err(|error| Failed::fault("give the signals back", &error))?;
     launch::replace(&taken, None, command)
+}
+
+/// Removes the file of a listener that a signal ends.
+fn remove(file: &Mutex<Option<PathBuf>>) {
+    if let Some(file) = file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The process ends: nobody is left to be told.
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 /// Takes the set FD that comes over `socket`, and says so there.

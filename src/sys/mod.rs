@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod cuse;
+pub mod ending;
 pub mod fuse;
 pub mod inherited;
 pub mod iommufd;
