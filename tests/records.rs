@@ -3,11 +3,13 @@
 
 mod common;
 
-use common::{Actor, Cgroups, Daemon, Options, policy};
+use common::{Actor, Cgroups, Daemon, Options, eventually, policy};
+use ioasid::client::Service;
 use ioasid::model::{Limit, SetRequest};
 use ioasid::proto::SetCgroupMax;
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 fn files(daemon: &Daemon) -> Vec<String> {
     let entries = fs::read_dir(daemon.runtime_dir().join("state")).unwrap();
@@ -101,7 +103,7 @@ fn what_is_of_another_boot_is_void_without_a_word() {
 fn a_second_service_does_not_touch_the_records_of_the_first() {
     let cgroups = Cgroups::new();
     let daemon = Daemon::start(&policy(&cgroups, "", ""));
-    let output = std::process::Command::new(common::daemon::IOASIDD)
+    let output = Command::new(common::daemon::IOASIDD)
         .args(["--bus", "none", "--device", "none", "--cgroup-fs", "none", "--policy"])
         .arg(daemon.policy_file())
         .arg("--runtime-dir")
@@ -109,6 +111,33 @@ fn a_second_service_does_not_touch_the_records_of_the_first() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another service"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let wanted = format!("{} is in use by another service: stop that one, or", daemon.runtime_dir().display());
+    assert!(said.contains(&wanted) && said.contains("--runtime-dir"), "{said}");
     daemon.finish();
+}
+
+#[test]
+fn of_two_that_start_at_once_in_a_fresh_directory_one_serves_and_one_says_what_to_do() {
+    for _ in 0..10 {
+        let directory = common::daemon::scratch_directory();
+        let (policy, runtime_dir) = (directory.path().join("policy.toml"), directory.path().join("run"));
+        fs::write(&policy, "version = 1\n").unwrap();
+        let start = || {
+            let mut command = Command::new(common::daemon::IOASIDD);
+            command.args(["--bus", "none", "--device", "none", "--cgroup-fs", "none", "--policy"]).arg(&policy);
+            command.arg("--runtime-dir").arg(&runtime_dir).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let mut both = vec![start(), start()];
+        let ended = eventually("one gives up", || both.iter_mut().position(|one| one.try_wait().unwrap().is_some()));
+        let loser = both.remove(ended).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&loser.stderr).into_owned();
+        assert_eq!(loser.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{} is in use by another service", runtime_dir.display())), "{said}");
+        let mut winner = both.remove(0);
+        eventually("the other serves", || Service::connect(runtime_dir.join("ioasid.sock")).ok());
+        assert!(runtime_dir.join("state/records.redb").exists(), "with the records that it writes to");
+        winner.kill().unwrap();
+        winner.wait().unwrap();
+    }
 }

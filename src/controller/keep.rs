@@ -14,6 +14,7 @@ use crate::proto::Watch;
 use crate::proto::message_ids::FAULT;
 use crate::quota::Node;
 use crate::sys::clock;
+use crate::sys::exclusive::Exclusive;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(super) struct Keep {
     pub(super) records: Records,
     pub(super) tally: Tally,
     pub(super) parking: Parking,
+    /// Dropped last: until then the directory is nobody else's.
+    pub(super) _exclusive: Exclusive,
 }
 
 /// One request of a session. With a key, numbers only go up, and the same number is the same request.

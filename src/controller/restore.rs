@@ -14,6 +14,7 @@ use super::{Controller, SessionId, State, World};
 use crate::model::{CgroupId, Domain, Fault, Pasid, SetId, SetState};
 use crate::policy::Policy;
 use crate::shm::SetRegion;
+use crate::sys::exclusive::{self, Exclusive};
 use crate::sys::service_manager::{Inherited, Notifier};
 use crate::sys::socket_diag::SocketName;
 use crate::sys::{clock, readiness};
@@ -83,6 +84,8 @@ impl Controller {
     ) -> Result<Restored, Fault> {
         let doing = |e: std::io::Error| Fault::from(e).while_doing(format!("make {}", dir.display()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(doing)?;
+        // Before anything is looked at: two that start in a fresh directory would both make it theirs.
+        let exclusive = take(dir)?;
         let boot = clock::boot_id()?;
         let (keep, contents, ledgers) = match open(dir, &boot) {
             Ok(opened) => opened,
@@ -98,7 +101,7 @@ impl Controller {
         let mut state = State::new(policy, &world);
         let (records, tally) = keep;
         let parking = Parking::new(notifier);
-        state.keep = Some(Keep { dir: dir.to_owned(), boot, records, tally, parking });
+        state.keep = Some(Keep { dir: dir.to_owned(), boot, records, tally, parking, _exclusive: exclusive });
         let mut losses = Losses::default();
         let mut contents = Sorted::of(contents, &mut state.next_set);
         state.restore_cgroups(&contents, &world);
@@ -195,6 +198,18 @@ impl Losses {
 }
 
 type Opened = ((Records, Tally), Contents, Vec<(Ledger, Reading)>);
+
+/// Takes `dir` for this service alone.
+fn take(dir: &Path) -> Result<Exclusive, Fault> {
+    let taken = exclusive::try_take(dir).map_err(|e| Fault::from(e).while_doing(format!("lock {}", dir.display())))?;
+    taken.ok_or_else(|| {
+        let runtime_dir = dir.parent().unwrap_or(dir).display();
+        Fault::new(format!(
+            "{runtime_dir} is in use by another service: stop that one, or give this one a directory of its own with \
+             --runtime-dir"
+        ))
+    })
+}
 
 /// Opens all files below `dir`: they are used together or not at all.
 fn open(dir: &Path, boot: &str) -> Result<Opened, Unread> {

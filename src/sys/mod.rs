@@ -15,6 +15,7 @@ pub mod clock;
 pub mod command;
 pub mod cuse;
 pub mod ending;
+pub mod exclusive;
 pub mod fuse;
 pub mod inherited;
 pub mod iommufd;
