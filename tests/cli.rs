@@ -567,6 +567,22 @@ fn a_policy_is_checked_explained_and_reloaded() {
     assert_eq!(scene.run(&[&explain[..], &["--policy", path]].concat()).json(0), explained);
     assert_eq!(scene.run(&[&explain[..], &["--quota", "65"]].concat()).json(0)["decision"], "deny");
     assert_eq!(scene.run(&["policy", "reload"]).words(0), "");
+    // What is refused is what is in force, not what the files say.
+    let top = scene.path("");
+    scene.run(&["set-max", &top, "2"]).words(0);
+    scene.run(&["set-max", &guest, "7"]).words(0);
+    let in_force = json!([
+        {"cgroup": guest, "max": 7, "file": null, "line": null, "set_by": "administrator"},
+        {"cgroup": top, "max": 2, "file": path, "line": 8, "set_by": "administrator"},
+    ]);
+    assert_eq!(scene.run(&explain).json(0)["limits"], in_force);
+    let ran = scene.run(&explain[1..]);
+    let words = ran.words(0);
+    assert!(words.contains("  2  administrator, over ") && words.contains("  7  administrator\n"), "{words}");
+    for cgroup in [&top, &guest] {
+        scene.run(&["set-max", cgroup, "policy"]).words(0);
+    }
+    assert_eq!(scene.run(&explain).json(0), explained);
 
     let mut daemon = scene.daemon;
     daemon.may_warn();

@@ -116,10 +116,16 @@ fn render(explained: &Value) -> String {
     }
     let limits = explained.get("limits").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if !limits.is_empty() {
-        let mut table = Table::new(&[("CGROUP", Side::Left), ("MAX", Side::Right), ("LINE", Side::Left)]);
+        let mut table = Table::new(&[("CGROUP", Side::Left), ("MAX", Side::Right), ("SET BY", Side::Left)]);
         for limit in limits {
-            let line = format!("{}:{}", word(limit, "file"), word(limit, "line"));
-            table.row([word(limit, "cgroup"), word(limit, "max"), line]);
+            let line = limit.get("file").is_some_and(Value::is_string);
+            let line = line.then(|| format!("{}:{}", word(limit, "file"), word(limit, "line")));
+            let behind = match (word(limit, "set_by"), line) {
+                (who, None) => who,
+                (who, Some(line)) if who.is_empty() => line,
+                (who, Some(line)) => format!("{who}, over {line}"),
+            };
+            table.row([word(limit, "cgroup"), word(limit, "max"), behind]);
         }
         text.push_str(&table.render());
     }
@@ -135,12 +141,18 @@ mod tests {
         let explained = json!({
             "decision": "deny", "rule": "guests", "file": "p.toml", "line": 9, "quota": null,
             "bound": "quota 300 is above 256",
-            "limits": [{"cgroup": "/a", "max": 64, "file": "p.toml", "line": 3}],
+            "limits": [
+                {"cgroup": "/a/b", "max": "max", "file": null, "line": null, "set_by": "delegated"},
+                {"cgroup": "/a", "max": 64, "file": "p.toml", "line": 3},
+                {"cgroup": "/", "max": 9, "file": "p.toml", "line": 5, "set_by": "administrator"},
+            ],
         });
         let lines = [
             "deny by rule \"guests\" (p.toml:9): quota 300 is above 256",
-            "CGROUP  MAX  LINE",
+            "CGROUP  MAX  SET BY",
+            "/a/b    max  delegated",
             "/a       64  p.toml:3",
+            "/         9  administrator, over p.toml:5",
         ];
         assert_eq!(render(&explained).lines().collect::<Vec<_>>(), lines);
     }

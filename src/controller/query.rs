@@ -5,7 +5,7 @@ use super::life::misused;
 use super::set::Set;
 use super::{Controller, Permit, State};
 use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
-use crate::policy::Asker;
+use crate::policy::{Asker, LimitLine};
 use crate::proto::{CgroupInfo, DomainInfo, Event, EventCounts, LimitSource, SetInfo, SpaceMap, Status};
 use crate::quota::Node;
 
@@ -99,12 +99,14 @@ impl Controller {
         Ok(state.cgroup_info(&node, recurse))
     }
 
-    /// What the policy in force would say to a user who asks from a cgroup.
+    /// What the policy in force would say to a user who asks from a cgroup, and the limits that hold there, whoever set
+    /// them.
     pub fn explain(&self, user: &str, cgroup: &CgroupPath, quota: Option<u32>) -> Result<serde_json::Value, Failure> {
         let found = crate::policy::user_with_groups(user).map_err(Fault::new)?;
         let (uid, gids) = found.ok_or_else(|| Refusal::invalid("user", user, "the name or number of a user"))?;
         let request = SetRequest { quota, ..SetRequest::default() };
-        let explanation = self.policy().explain(&Asker { uid, gids: &gids, cgroup }, &request);
+        let mut explanation = self.policy().explain(&Asker { uid, gids: &gids, cgroup }, &request);
+        explanation.limits = self.lock().limits_in_force(cgroup, explanation.limits);
         Ok(serde_json::to_value(explanation).unwrap_or_default())
     }
 
@@ -128,6 +130,24 @@ impl Controller {
 impl State {
     fn sets_where(&self, wanted: impl Fn(&Set) -> bool) -> Vec<SetInfo> {
         self.sets.values().filter(|set| !set.gone && wanted(set)).map(|set| set.info(false)).collect()
+    }
+
+    /// The policy's limits over a cgroup, from near to far, with what an administrator or a delegate set in their place.
+    fn limits_in_force(&self, cgroup: &CgroupPath, of_policy: Vec<LimitLine>) -> Vec<LimitLine> {
+        let nodes = self.tree.nodes();
+        let in_force = |level: CgroupPath| {
+            let line = of_policy.iter().find(|line| line.cgroup == level);
+            let node = nodes.iter().find(|node| *node.path() == level && !node.is_dying());
+            let info = node.map(|node| self.cgroup_info(node, false));
+            match info.filter(|info| ["administrator", "delegated"].contains(&info.set_by.as_str())) {
+                Some(CgroupInfo { max, set_by, .. }) => {
+                    let (file, at) = line.map_or((None, None), |line| (line.file.clone(), line.line));
+                    Some(LimitLine { cgroup: level, max, file, line: at, set_by })
+                }
+                None => line.cloned(),
+            }
+        };
+        cgroup.lineage().filter_map(in_force).collect()
     }
 
     fn find_dying(&self, path: &CgroupPath) -> Option<std::sync::Arc<Node>> {

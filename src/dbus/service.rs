@@ -408,12 +408,15 @@ fn explanation(json: &serde_json::Value) -> Fields {
         let text = |key| limit.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         let max = limit.get("max").and_then(serde_json::Value::as_u64).unwrap_or(MAX);
         let line = number(limit.get("line")).unwrap_or_default();
-        let entry: Fields = HashMap::from([
+        let mut entry: Fields = HashMap::from([
             ("cgroup", Value::from(text("cgroup"))),
             ("max", Value::from(max)),
             ("file", Value::from(text("file"))),
             ("line", Value::from(line)),
         ]);
+        if !text("set_by").is_empty() {
+            entry.insert("set_by", Value::from(text("set_by")));
+        }
         // It has the array's type, so it fits.
         let _ = limits.append(Value::from(entry));
     }

@@ -21,21 +21,25 @@ pub struct Explanation {
     /// The bound of the rule that the request leaves, or what is wrong with it; empty where it is not denied.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub bound: String,
-    /// The limits over the cgroup that would be charged: its own and its ancestors', from near to far.
+    /// The limits over the cgroup that would be charged: its own and its ancestors', from near to far. The policy's; the
+    /// controller puts what is in force in their place.
     pub limits: Vec<LimitLine>,
 }
 
-/// A limit and the line that sets it.
+/// A limit and what sets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LimitLine {
     /// The level.
     pub cgroup: CgroupPath,
     /// Its `max`.
     pub max: Limit,
-    /// The file that sets it.
-    pub file: String,
+    /// The file with the line for this level; `None` where the policy has none.
+    pub file: Option<String>,
     /// The line, from 1.
-    pub line: u32,
+    pub line: Option<u32>,
+    /// What stands over the policy, as `cgroup` calls it; empty where nothing does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub set_by: String,
 }
 
 impl Policy {
@@ -45,7 +49,7 @@ impl Policy {
         let charged = request.cgroup.as_ref().unwrap_or(asker.cgroup);
         let limits = charged.lineage().filter_map(|cgroup| {
             let (max, Source { file, line }) = self.limit(&cgroup)?;
-            Some(LimitLine { cgroup, max, file: file.to_string(), line })
+            Some(LimitLine { cgroup, max, file: Some(file.to_string()), line: Some(line), set_by: String::new() })
         });
         let (decision, quota, bound) = match self.decide(asker, request) {
             Decision::Allow(grant) => ("allow", Some(grant.quota), String::new()),
