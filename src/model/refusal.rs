@@ -166,7 +166,9 @@ impl Refusal {
                 "run it as root, or let polkit allow it over D-Bus".to_owned()
             }
             Self::NotPermitted { .. } => {
-                "`ioasidctl policy explain --user U --cgroup C` shows which rule decides and why".to_owned()
+                "`ioasidctl policy explain --user U --cgroup C` shows which rule decides and why; yours are what `id -u` \
+                 prints and what follows 0:: in /proc/self/cgroup"
+                    .to_owned()
             }
             Self::Busy { .. } => "it returns when the last holder puts it or ends".to_owned(),
             Self::Stale { .. } => "close the set and ask for a new one from a cgroup that exists".to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! By hand rather than by derived deserialisation, which stops at the first mistake.
 
+use super::keys::TOP;
 use super::problem::Problem;
 use super::settings::Source;
 use std::cell::RefCell;
@@ -108,6 +109,15 @@ impl<'a> Table<'a> {
                 continue;
             }
             let hint = match nearest(word, keys) {
+                // A key after a [table] is that table's, which TOML's newcomers do not expect.
+                _ if TOP.contains(&word) => {
+                    let or = match word {
+                        "version" => String::new(),
+                        "cgroup" | "rule" => format!(", or as [[{word}]]"),
+                        _ => format!(", or as [{word}]"),
+                    };
+                    format!("`{word}` belongs to the file itself: write it above the first [table]{or}")
+                }
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known here: {}", keys.join(", ")),
             };
