@@ -15,17 +15,20 @@ Examples:
 Exit status: 0 done, 1 refused, 2 wrong usage, 3 service not reachable, 4 fault.
 A set FD is taken from --fd, else from IOASID_SET_FD, else from LISTEN_FDS (name ioasid).";
 
+/// Where the help of a verb has what all have: between its own options and `--help`, which has 999.
+const AFTER_ITS_OWN: usize = 900;
+
 /// PASIDs on this host: take them, pass them on, see who has how many.
 #[derive(Debug, Parser)]
 #[command(name = "ioasidctl", version, about, after_help = EXAMPLES, max_term_width = 100, arg_required_else_help = true)]
 pub(super) struct Arguments {
     /// Where the service listens [default: $IOASID_SOCKET, else /run/ioasidd/ioasid.sock, else where there is none
     /// $XDG_RUNTIME_DIR/ioasidd/ioasid.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", display_order = AFTER_ITS_OWN)]
     pub socket: Option<PathBuf>,
 
     /// JSON alone on standard output, refusals too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = AFTER_ITS_OWN)]
     pub json: bool,
 
     #[command(subcommand)]
@@ -36,7 +39,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Default, Args)]
 pub(super) struct FdArgument {
     /// The number of the set FD
-    #[arg(long = "fd", value_name = "N", global = true, allow_negative_numbers = true)]
+    #[arg(long = "fd", value_name = "N", global = true, allow_negative_numbers = true, display_order = AFTER_ITS_OWN - 1)]
     pub number: Option<String>,
 }
 
@@ -85,6 +88,7 @@ pub(super) enum Verb {
     },
     /// One set; with its ids for who may see them
     Show {
+        /// Its number, as `sets` shows it
         #[arg(value_name = "SET", allow_negative_numbers = true)]
         set: String,
     },
@@ -92,6 +96,7 @@ pub(super) enum Verb {
     Exec(SetArguments),
     /// Run CMD with another FD of a set that you own
     Open {
+        /// Its number, as `sets` shows it
         #[arg(value_name = "SET", allow_negative_numbers = true)]
         set: String,
         #[command(flatten)]
@@ -115,6 +120,7 @@ pub(super) enum Verb {
     Free {
         #[command(flatten)]
         fd: FdArgument,
+        /// The ids
         #[arg(value_name = "PASID", required = true, allow_negative_numbers = true)]
         pasids: Vec<String>,
     },
@@ -134,6 +140,7 @@ pub(super) enum Verb {
     SetQuota {
         #[command(flatten)]
         fd: FdArgument,
+        /// The most ids it may lease
         #[arg(value_name = "N", allow_negative_numbers = true)]
         quota: String,
     },
@@ -156,6 +163,7 @@ pub(super) enum Verb {
     Verify {
         #[command(flatten)]
         fd: FdArgument,
+        /// The id
         #[arg(value_name = "PASID", allow_negative_numbers = true)]
         pasid: String,
     },
@@ -163,6 +171,7 @@ pub(super) enum Verb {
     Hold {
         #[command(flatten)]
         fd: FdArgument,
+        /// The id
         #[arg(value_name = "PASID", allow_negative_numbers = true)]
         pasid: String,
         #[command(flatten)]
@@ -192,6 +201,7 @@ pub(super) enum Verb {
     },
     /// The tree of cgroups: limits, use, events, and what is behind each limit
     Cgroup {
+        /// Where to begin [default: the root]
         #[arg(value_name = "PATH")]
         path: Option<String>,
         /// Those without a limit or a charge too
@@ -200,6 +210,7 @@ pub(super) enum Verb {
     },
     /// Set a cgroup's limit
     SetMax {
+        /// Its path from the cgroup2 root, such as /machine.slice
         #[arg(value_name = "CGROUP")]
         cgroup: String,
         /// A number of ids, `max`, or `policy` for what the policy says
@@ -211,18 +222,22 @@ pub(super) enum Verb {
     },
     /// Make a cgroup's current use its peak
     ResetPeak {
+        /// Its path from the cgroup2 root, such as /machine.slice
         #[arg(value_name = "CGROUP")]
         cgroup: String,
     },
     /// Move a set's charge to another cgroup
     Recharge {
+        /// Its number, as `sets` shows it
         #[arg(value_name = "SET", allow_negative_numbers = true)]
         set: String,
+        /// The cgroup to charge, by its path from the cgroup2 root
         #[arg(value_name = "CGROUP")]
         cgroup: String,
     },
     /// End a set, whoever holds it
     Revoke {
+        /// Its number, as `sets` shows it
         #[arg(value_name = "SET", allow_negative_numbers = true)]
         set: String,
         /// Why, for those who are refused from then on
@@ -299,18 +314,22 @@ pub(super) enum Verb {
 pub(super) enum AliasVerb {
     /// Give an id another name
     Add {
+        /// The id
         #[arg(value_name = "PASID", allow_negative_numbers = true)]
         pasid: String,
+        /// Its other name, a number such as a guest's own PASID
         #[arg(value_name = "VPASID", allow_negative_numbers = true)]
         vpasid: String,
     },
     /// The id behind a name
     Find {
+        /// The other name
         #[arg(value_name = "VPASID", allow_negative_numbers = true)]
         vpasid: String,
     },
     /// Forget a name
     Del {
+        /// The other name
         #[arg(value_name = "VPASID", allow_negative_numbers = true)]
         vpasid: String,
     },
@@ -320,6 +339,7 @@ pub(super) enum AliasVerb {
 pub(super) enum PolicyVerb {
     /// Check files, each on its own; without one, those that the service reads
     Check {
+        /// The files
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
@@ -382,6 +402,17 @@ mod tests {
             let options = verb.get_arguments().filter(|option| !option.is_hide_set());
             for option in options.filter_map(|option| option.get_long()) {
                 assert!(has(&format!("-{option}")), "{} --{option}", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        let mut verbs = vec![Arguments::command()];
+        while let Some(verb) = verbs.pop() {
+            verbs.extend(verb.get_subcommands().filter(|below| !below.is_hide_set()).cloned());
+            for argument in verb.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{} {}", verb.get_name(), argument.get_id());
             }
         }
     }

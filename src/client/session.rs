@@ -306,6 +306,10 @@ fn open_connection(
                 // A service that dies while it starts must not be asked without a pause.
                 std::thread::sleep(Duration::from_millis(2));
             }
+            Err(Broken::Gone(_)) if is_over(set_fd) => {
+                let over = "the set is over: the service that had it ended and left it to no other";
+                return Err(ClientError::Unreachable(io::Error::new(io::ErrorKind::BrokenPipe, over)));
+            }
             Err(Broken::Late) => {
                 let late = io::Error::new(io::ErrorKind::TimedOut, "nobody answers on the set FD");
                 return Err(ClientError::Unreachable(late));
@@ -461,6 +465,14 @@ mod tests {
         session.hold(Pasid::FIRST).unwrap();
         assert!(matches!(session.info(), Err(ClientError::Fault(_))));
         service.join().unwrap();
+    }
+
+    #[test]
+    fn a_set_whose_service_is_gone_for_good_is_said_to_be_over() {
+        let (set, fake) = Fake::pair();
+        drop(fake);
+        let error = set.session().unwrap_err();
+        assert!(error.errno() == 32 && error.to_string().contains("the set is over"), "{error}");
     }
 
     #[test]

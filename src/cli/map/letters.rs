@@ -39,7 +39,7 @@ pub(super) fn draw(space: &SpaceMap) -> String {
         let half = scale / 2;
         let _ = writeln!(
             text,
-            "A letter is the cgroup that has the most of the {scale} ids, a capital: {half} of them or more. \
+            "A letter is the cgroup that has the most of the {scale} ids, a capital: {half} of them or more.\n\
              {RESTING} has none that are leased, {RESERVED} none that rest, {FREE} is free."
         );
     }
