@@ -114,7 +114,7 @@ impl Controller {
     pub fn map(&self, domain: Domain, named: bool) -> Result<SpaceMap, Refusal> {
         let mut state = self.lock();
         let pool =
-            state.pools.get_mut(&domain).ok_or_else(|| Refusal::not_found(format!("a domain {domain} in use")))?;
+            state.pools.get_mut(&domain).ok_or_else(|| Refusal::not_found(format!("a set in domain {domain}")))?;
         let (info, mut runs) = (pool.info(), pool.runs());
         for run in &mut runs {
             let set: Option<SetId> = run.set;
