@@ -42,7 +42,7 @@ test: lint
 # The benchmarks, printed as ratios. Those of the fast path make the README's table and docs/cost.svg, too.
 bench:
 	$(CARGO) bench --bench fast_path -- --write
-	$(CARGO) bench --bench service --bench dbus --bench files
+	$(CARGO) bench --bench service --bench dbus --bench files --bench restart
 
 # Kills and faults, N of them.
 torture:
