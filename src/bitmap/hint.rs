@@ -130,22 +130,32 @@ mod local {
     }
 }
 
-/// Under loom a thread remembers nothing: every search starts at the bottom, where threads are sure to meet.
+/// Under loom every search starts at the bottom, where threads are sure to meet; what a thread left, it remembers.
 #[cfg(ioasid_loom)]
 mod local {
+    use std::cell::Cell;
+
+    loom::thread_local! {
+        static LEFT: Cell<Option<(usize, u32, u64)>> = Cell::new(None);
+    }
+
     pub(in crate::bitmap) fn at(_key: usize) -> Option<u32> {
         Some(0)
     }
 
-    pub(in crate::bitmap) fn guess(_key: usize, _word: u32) -> Option<u64> {
-        None
+    pub(in crate::bitmap) fn move_to(_key: usize, _at: u32) {}
+
+    pub(in crate::bitmap) fn guess(key: usize, word: u32) -> Option<u64> {
+        LEFT.with(|known| known.get().filter(|(owner, at, _)| (*owner, *at) == (key, word)).map(|(.., left)| left))
     }
 
-    pub(in crate::bitmap) fn guessed(_key: usize, _left: u64) {}
+    pub(in crate::bitmap) fn guessed(_key: usize, left: u64) {
+        LEFT.with(|known| known.set(known.get().map(|(key, word, _)| (key, word, left))));
+    }
 
-    pub(in crate::bitmap) fn remember(_key: usize, _word: u32, _left: u64) {}
-
-    pub(in crate::bitmap) fn move_to(_key: usize, _at: u32) {}
+    pub(in crate::bitmap) fn remember(key: usize, word: u32, left: u64) {
+        LEFT.with(|known| known.set(Some((key, word, left))));
+    }
 
     pub(in crate::bitmap) fn spread(_below: u32) -> u32 {
         0

@@ -89,6 +89,46 @@ fn next_owner_sees_what_the_last_one_wrote() {
     });
 }
 
+/// Rules out: the same where the next owner claims it from what it left there before (it is back to that by then).
+#[test]
+fn next_owner_by_a_guess_sees_what_the_last_one_wrote() {
+    model(4, || {
+        let pool = pool(1, &[]);
+        let note = Arc::new(AtomicU64::new(0));
+        let (other, their_note) = (pool.clone(), note.clone());
+        pool.release(0).unwrap();
+        assert!(pool.claim_at(0), "which is not remembered");
+        let owner = thread::spawn(move || {
+            // ORDERING: Relaxed: the release and the claim are to carry it over.
+            their_note.store(1, Ordering::Relaxed);
+            other.release(0).unwrap();
+        });
+        if any(&pool).is_some() {
+            // ORDERING: Relaxed: as above.
+            assert_eq!(note.load(Ordering::Relaxed), 1);
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// Rules out: a release by a guess that gives back what another owns, or that nobody can claim (invariants 1 and 4).
+#[test]
+fn release_by_a_guess_gives_back_one_id() {
+    model(4, || {
+        let pool = pool(2, &[0, 1]);
+        let ours = any(&pool).unwrap();
+        let other = pool.clone();
+        let theirs = thread::spawn(move || any(&other).unwrap());
+        pool.release(ours).unwrap();
+        let again = any(&pool);
+        let theirs = theirs.join().unwrap();
+        assert!(again.is_some_and(|again| again != theirs), "{again:?} {theirs}");
+        assert!(pool.release(theirs).is_ok() && pool.release(theirs).is_err());
+        assert_eq!(pool.free(), 1);
+        assert!(!pool.summary().lies());
+    });
+}
+
 /// Rules out: a mark that stays, at either level, on a word in which an id was released (invariant 4).
 #[test]
 fn no_mark_stays_on_a_word_with_room() {

@@ -213,6 +213,45 @@ fn next_holder_sees_what_the_last_one_wrote() {
     });
 }
 
+/// Rules out: the same where the next holder claims it from what it left in the word before.
+#[test]
+fn next_holder_by_a_guess_sees_what_the_last_one_wrote() {
+    model(3, || {
+        let map = map(&[0]);
+        let note = Note::default();
+        let id = map.claim().unwrap();
+        map.release(id).unwrap();
+        map.lease_used(id); // which this thread does not remember
+        let (other, theirs) = (map.clone(), note.clone());
+        let holder = thread::spawn(move || {
+            theirs.write();
+            other.release(id).unwrap();
+        });
+        if map.claim().is_some() {
+            assert!(note.is_seen());
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// Rules out: a lease taken back from a holder that claims or releases by a guess, and an id lost to a wrong one.
+#[test]
+fn take_back_and_a_claim_by_a_guess_do_not_both_win() {
+    model(3, || {
+        let map = map(&[0]);
+        let id = map.claim().unwrap();
+        map.release(id).unwrap();
+        let service = map.clone();
+        let taken = thread::spawn(move || service.take_back(0, u32::MAX) != 0);
+        let claimed = map.claim().is_some();
+        let released = claimed && map.release(id).is_ok();
+        let taken = taken.join().unwrap();
+        assert!(claimed || taken);
+        assert_eq!(released, claimed);
+        assert_eq!(map.state(id), crate::bitmap::leases::Lease { leased: !taken, used: false });
+    });
+}
+
 /// Rules out: a holder not seeing what the service set up for an id before it leased it.
 #[test]
 fn who_claims_a_lease_sees_what_came_before_it() {
