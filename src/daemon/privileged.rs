@@ -111,7 +111,12 @@ fn opened(socket: &Path, request: Request) -> io::Result<OwnedFd> {
 /// Asks and waits for the answer. A connection for each: what is asked is rare.
 fn ask(socket: &Path, request: Request) -> io::Result<Option<OwnedFd>> {
     let deadline = Some(Instant::now() + PATIENCE);
-    let connection = listener::connect(socket, deadline)?;
+    // Without ENOENT: what is asked for may be there.
+    let nobody = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other("there is no socket of ioasidd --outside any more"),
+        _ => error,
+    };
+    let connection = listener::connect(socket, deadline).map_err(nobody)?;
     seqpacket::send(connection.as_fd(), request.to_string().as_bytes(), &[], deadline)?;
     let mut answer = [0; MAX_ANSWER];
     match seqpacket::receive(connection.as_fd(), &mut answer, deadline)? {
@@ -122,5 +127,33 @@ fn ask(socket: &Path, request: Request) -> io::Result<Option<OwnedFd>> {
         },
         Received::Truncated => Err(io::ErrorKind::InvalidData.into()),
         Received::Closed => Err(io::Error::other("ioasidd --outside does not serve this process")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who took over the service can write where the files are mounted, and is not to choose the place.
+    #[test]
+    fn a_link_in_place_of_the_directory_has_nothing_mounted_behind_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (link, behind) = (scratch.path().join("cgroup"), scratch.path().join("behind"));
+        std::fs::create_dir(&behind).unwrap();
+        std::os::unix::fs::symlink(&behind, &link).unwrap();
+        let outcome = Privileged::Here.mount(&link);
+        let mounted = is_mounted(&behind).unwrap();
+        fuse::unmount(&behind).unwrap();
+        assert!(outcome.is_err() && !mounted, "{outcome:?}");
+    }
+
+    /// An answer of the host is believed; that nobody answers says nothing of the host.
+    #[test]
+    fn without_anybody_outside_nothing_is_said_not_to_be_there() {
+        let nobody = Privileged::Outside("/nonexistent/outside.sock".into());
+        let function = "0000:00:00.0".parse().unwrap();
+        for error in [nobody.config(&function).unwrap_err(), nobody.iommufd().unwrap_err()] {
+            assert!(error.kind() != io::ErrorKind::NotFound && error.to_string().contains("--outside"), "{error:?}");
+        }
     }
 }

@@ -3,21 +3,28 @@
 use super::Channel;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Mounts a new channel on `directory`, for everybody. Who may open what, the kernel says by the modes and owners that
 /// the server shows, then the server. It stays mounted until [`unmount`]; without a copy of its channel it is dead.
 ///
-/// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN.
+/// Faults: `ENOENT` and `ENXIO` where the kernel has no FUSE, `EPERM` without CAP_SYS_ADMIN, `ENOTDIR` for a link to a
+/// directory: who may write beside it does not say where a mount goes.
 pub fn mount(directory: &Path) -> io::Result<Channel> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let place = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
     let channel = Channel::open(Path::new("/dev/fuse"))?;
     let options =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", channel.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-    nix::mount::mount(Some("ioasidd"), directory, Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
+    // What was opened, whatever the path leads to by now.
+    let directory = format!("/proc/self/fd/{}", place.as_raw_fd());
+    nix::mount::mount(Some("ioasidd"), directory.as_str(), Some("fuse.ioasidd"), flags, Some(options.as_str()))?;
     Ok(channel)
 }
 
