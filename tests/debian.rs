@@ -570,7 +570,10 @@ fn the_process_outside_serves_the_service_alone_and_takes_nothing_but_its_reques
         assert_eq!(whole, "0 True\n", "past the 64 bytes that anybody may read");
     }
     let journal = machine.run("journalctl --no-pager --unit ioasidd-outside --output cat");
-    assert!(journal.contains("is not ioasidd.service") && journal.contains("what came is no request"), "{journal}");
+    assert!(
+        journal.contains("is not root in /system.slice/ioasidd.service") && journal.contains("what came is no request"),
+        "{journal}"
+    );
     machine.power_off();
 }
 

@@ -2,14 +2,15 @@
 //!
 //! The service lives in a mount namespace of its own, without CAP_SYS_ADMIN, CAP_SYS_RESOURCE and network sockets. This
 //! process stays outside, started by its socket when the service asks for something, and ends when nothing was asked for
-//! a while. It believes nothing: who asks is root in the cgroup of the service's unit, a [`Request`] names one of five
-//! things and no path, and what else comes in has the connection closed.
+//! a while. It believes nothing: who asks is root in the cgroup of the service's unit, the one beside its own, so that
+//! nobody with a cgroup to himself can make one of that name; a [`Request`] names one of five things and no path, and what else comes in has the connection closed.
 
 use super::Arguments;
 use super::privileged::{Privileged, SOCKET};
 use crate::identity::{Host, Peer};
-use crate::model::{Failure, Fault};
+use crate::model::{CgroupPath, Failure, Fault};
 use crate::proto::outside::{MAX_REQUEST, Request};
+use crate::sys::cgroup::membership;
 use crate::sys::listener::Listener;
 use crate::sys::process::{self, CAP_SYS_ADMIN};
 use crate::sys::seqpacket::{self, Received};
@@ -37,6 +38,7 @@ pub(super) fn serve(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<
     let socket = socket.ok_or_else(|| Fault::new("--outside is started by its socket, ioasidd-outside.socket"))?;
     let listener = Listener::inherited(socket.fd);
     let host = Host::find(arguments.cgroup_root.as_deref(), None)?;
+    let service = beside(&membership(std::process::id())?)?;
     let runtime_dir = arguments.runtime_dir().map_err(Fault::new)?;
     let files = arguments.cgroup_fs(&runtime_dir);
     process::limit_capabilities(CAPABILITIES)?;
@@ -47,7 +49,7 @@ pub(super) fn serve(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(ExitCode::SUCCESS),
             Err(error) => return Err(Fault::from(error).while_doing("accept a connection")),
         };
-        let outcome = check(connection.as_fd(), &host)
+        let outcome = check(connection.as_fd(), &host, &service)
             .and_then(|()| converse(connection.as_fd(), |request| act(request, files.as_deref())));
         if let Err(why) = outcome {
             tracing::warn!("not served: {why}");
@@ -55,15 +57,21 @@ pub(super) fn serve(arguments: &Arguments, inherited: Vec<Inherited>) -> Result<
     }
 }
 
-/// Whether the service is at the other end; else who it is.
-fn check(connection: BorrowedFd<'_>, host: &Host) -> Result<(), String> {
+/// The cgroup of the service's unit: beside `own`, where the service manager has both in one slice.
+fn beside(own: &CgroupPath) -> Result<CgroupPath, Fault> {
+    let slice = own.parent().ok_or_else(|| Fault::new("--outside is a unit of its own, beside that of the service"))?;
+    slice.child(UNIT).map_err(|malformed| Fault::new(malformed.to_string()))
+}
+
+/// Whether the service is at the other end, root in cgroup `service`; else who it is.
+fn check(connection: BorrowedFd<'_>, host: &Host, service: &CgroupPath) -> Result<(), String> {
     let who = || -> Result<_, Failure> {
         let peer = Peer::of_socket(connection, host)?;
         Ok((peer.uid, peer.cgroup(host)?.path))
     };
     match who() {
-        Ok((0, cgroup)) if cgroup.name() == Some(UNIT) => Ok(()),
-        Ok((uid, cgroup)) => Err(format!("uid {uid} in {cgroup} is not {UNIT}")),
+        Ok((0, cgroup)) if cgroup == *service => Ok(()),
+        Ok((uid, cgroup)) => Err(format!("uid {uid} in {cgroup} is not root in {service}")),
         Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
         Err(Failure::Fault(fault)) => Err(fault.to_string()),
     }
@@ -72,7 +80,7 @@ fn check(connection: BorrowedFd<'_>, host: &Host) -> Result<(), String> {
 /// Reads the one request of a connection and answers it.
 fn converse(
     connection: BorrowedFd<'_>,
-    act: impl FnOnce(Request) -> io::Result<Option<OwnedFd>>,
+    mut act: impl FnMut(Request) -> io::Result<Option<OwnedFd>>,
 ) -> Result<(), String> {
     let deadline = Some(Instant::now() + PATIENCE);
     let mut buffer = [0; MAX_REQUEST];
@@ -86,7 +94,12 @@ fn converse(
         Err(error) => (error.raw_os_error().filter(|errno| *errno > 0).unwrap_or(EIO), None),
     };
     let fds: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
-    seqpacket::send(connection, errno.to_string().as_bytes(), &fds, deadline).map_err(|e| format!("{request}: {e}"))
+    let sent = seqpacket::send(connection, errno.to_string().as_bytes(), &fds, deadline);
+    if sent.is_err() && request == Request::Mount && opened.is_some() {
+        // Who asked gave up meanwhile, and nobody is to meet files that nobody serves.
+        act(Request::Unmount).map_err(|e| format!("{request} for nobody: {e}"))?;
+    }
+    sent.map_err(|e| format!("{request}: {e}"))
 }
 
 /// Does it, as a service without a sandbox does it for itself.
@@ -113,12 +126,13 @@ mod tests {
         seqpacket::try_send(ours.as_fd(), bytes, fds).unwrap();
         let (mut done, mut answer) = (None, [0; 16]);
         let (kept, _other) = seqpacket::pair().unwrap();
+        let mut kept = Some(kept);
         let outcome = converse(theirs.as_fd(), |request| {
             done = Some(request);
             match request {
                 Request::Iommufd => Err(io::Error::from_raw_os_error(2)),
                 Request::Unmount => Err(io::ErrorKind::NotFound.into()),
-                _ => Ok(Some(kept)),
+                _ => Ok(kept.take()),
             }
         });
         drop(theirs);
@@ -156,12 +170,20 @@ mod tests {
         }
     }
 
-    /// This process is root, and in no unit of that name.
+    /// This process is root, but in no cgroup of that name; nor would one elsewhere do.
     #[test]
     fn nobody_but_the_service_is_served() {
         let host = Host::find(None, None).unwrap();
         let (_ours, theirs) = seqpacket::pair().unwrap();
-        let why = check(theirs.as_fd(), &host).unwrap_err();
-        assert!(why.ends_with("is not ioasidd.service"), "{why}");
+        let cgroup = |path: &str| path.parse::<CgroupPath>().unwrap();
+        let service = beside(&cgroup("/system.slice/ioasidd-outside.service")).unwrap();
+        assert_eq!(service, cgroup("/system.slice/ioasidd.service"));
+        let why = check(theirs.as_fd(), &host, &service).unwrap_err();
+        assert!(why.ends_with("is not root in /system.slice/ioasidd.service"), "{why}");
+        let own = membership(std::process::id()).unwrap();
+        check(theirs.as_fd(), &host, &own).unwrap();
+        let elsewhere = own.child(UNIT).unwrap();
+        assert!(check(theirs.as_fd(), &host, &elsewhere).is_err());
+        assert!(beside(&CgroupPath::root()).is_err());
     }
 }

@@ -46,7 +46,12 @@ impl Privileged {
     /// Mounts the cgroup files on `dir`, in place of what dead services left mounted there.
     pub(super) fn mount(&self, dir: &Path) -> io::Result<Channel> {
         let Self::Outside(socket) = self else { return mount(dir) };
-        let channel = Channel::resume(opened(socket, Request::Mount)?)?;
+        let channel = opened(socket, Request::Mount).and_then(Channel::resume).inspect_err(|_| {
+            // It ended, or its answer came too late, after it had mounted them: they are served by nobody.
+            if is_mounted(dir).unwrap_or(false) {
+                let _ = ask(socket, Request::Unmount);
+            }
+        })?;
         // The request names no directory. What is mounted outside shows in the service's mount namespace at once.
         if is_mounted(dir)? {
             return Ok(channel);

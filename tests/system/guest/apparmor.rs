@@ -152,13 +152,16 @@ fn the_profile_lets_the_service_in_its_sandbox_use_what_is_opened_outside() {
     propagate(MsFlags::MS_SHARED);
     let cgroups = Cgroups::new();
     cgroups.make("ioasidd.service");
+    cgroups.make("ioasidd-outside.service");
     confine();
     fs::create_dir_all("/run/ioasidd").unwrap();
     let listener = Listener::bind(Path::new("/run/ioasidd/outside.sock"), 0o600).unwrap();
     let words = |more: &str| [PROGRAM, more].map(str::to_owned);
     let environment = [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "outside.sock")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    cgroups.join("ioasidd-outside.service", std::process::id());
     let outside = spawn_with_fds(PROGRAM, &words("--outside"), &environment, &[listener.as_fd()]).unwrap();
+    fs::write(cgroups.mount_point().join("cgroup.procs"), "0").unwrap();
 
     let procs = cgroups.directory("ioasidd.service").join("cgroup.procs");
     let mut command = Command::new(PROGRAM);
