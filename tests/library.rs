@@ -6,11 +6,15 @@ mod common;
 
 use common::daemon::{IOASIDCTL, scratch_directory};
 use common::{Cgroups, Daemon, shown};
+use ioasid::model::Refusal;
+use ioasid::proto::{Header, Kind, OpenSession, decode_body, encode, parse_frame};
+use ioasid::sys::seqpacket::{self, Received};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 const HEADER: &str = "packaging/include/ioasid.h";
@@ -220,6 +224,34 @@ fn what_the_threads_check_is_no_race_of_theirs() {
 #[test]
 fn a_forked_child_goes_on_with_handle_and_mapping() {
     run_with_service("forks", &[]);
+}
+
+/// A session's key is what tells it from others of its set after a restart: two that are one could take each other's
+/// answers. Children of one process draw theirs from copies of one memory, and may have one pid.
+#[test]
+fn forked_children_draw_keys_of_their_own() {
+    let (service, set) = seqpacket::pair().unwrap();
+    let mut program = Command::new(built().join("forks"));
+    program.arg("namespaces").env("LD_LIBRARY_PATH", built()).stdin(set).stdout(Stdio::piped());
+    let child = program.spawn().unwrap();
+    // It has the other end.
+    drop(program);
+    let deadline = Some(Instant::now() + Duration::from_secs(20));
+    let asked = || {
+        let mut buffer = [0; 4096];
+        let received = seqpacket::receive(service.as_fd(), &mut buffer, deadline).unwrap();
+        let Received::Message { len, fds } = received else { panic!("{received:?}") };
+        let (header, body) = parse_frame(&buffer[..len]).unwrap();
+        (header, decode_body::<OpenSession>(body).unwrap().key, fds)
+    };
+    let (header, parents, session) = asked();
+    let refusal = encode(Header { kind: Kind::Refusal, ..header }, &Refusal::not_found("this set"));
+    seqpacket::send(session[0].as_fd(), &refusal, &[], deadline).unwrap();
+    let (one, other) = (asked(), asked());
+    assert!(parents != one.1 && one.1 != other.1, "{one:?} {other:?}");
+    drop((service, one, other));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout.ends_with(b"all is well\n"), "{output:?}");
 }
 
 /// What the header, the library and pkg-config say is one version.

@@ -22,9 +22,8 @@ use crate::proto::{
     Ack, AliasAdd, AliasDel, AliasFind, Alloc, Call, Free, Freed, Hold, Info, Kind, OpenSession, Opened, Phase, Put,
     SetInfo, SetQuota, Snapshot, Trim, Verify, Watch, WatchEvent, WatchKind,
 };
-use crate::sys::seqpacket;
+use crate::sys::{random, seqpacket};
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -51,7 +50,7 @@ pub struct Session {
 
 impl Session {
     pub(super) fn open(set_fd: &Arc<OwnedFd>, patience: Duration) -> Result<Self, ClientError> {
-        let key = draw_key();
+        let key = draw_key()?;
         let (connection, opened) = open_connection(set_fd.as_fd(), 1, key, Instant::now() + patience)?;
         Ok(Self {
             set_fd: Arc::downgrade(set_fd),
@@ -151,7 +150,7 @@ impl Session {
         if self.pid == pid {
             return Ok(());
         }
-        self.key = draw_key();
+        self.key = draw_key()?;
         self.kept = 0;
         self.events.clear();
         self.open_again(Instant::now() + self.patience)?;
@@ -342,11 +341,10 @@ fn try_open(set_fd: BorrowedFd<'_>, id: u64, key: u64, deadline: Instant) -> Res
     }
 }
 
-/// A number that nobody else draws: the standard library's hash keys come from the kernel's random numbers.
-fn draw_key() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.finish()
+/// A number that nobody else draws. Not the standard library's hash keys: children of fork(2) have copies of one state,
+/// and in pid namespaces also one pid.
+fn draw_key() -> Result<u64, ClientError> {
+    random::number().map_err(ClientError::Unreachable)
 }
 
 #[cfg(test)]

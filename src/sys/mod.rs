@@ -24,6 +24,7 @@ pub mod pci;
 pub mod pidfd;
 pub mod process;
 pub mod program;
+pub mod random;
 pub mod readiness;
 pub mod seqpacket;
 pub mod service_manager;

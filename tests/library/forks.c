@@ -3,8 +3,16 @@
  * its own; what the parent holds stays the parent's; the set lasts until the last of them has closed.
  *
  *   forks SOCKET
+ *
+ * and, with a set FD as its input, after who serves it refused a session, two children that each are the first process
+ * of a pid namespace ask for an id:
+ *
+ *   forks namespaces
  */
 #include "check.h"
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -173,11 +181,39 @@ static void the_set_is_inherited(ioasid_set *set)
 	_exit(0);
 }
 
+/* Children that no pid tells apart. */
+static void namespaces(void)
+{
+	pid_t children[2];
+	ioasid_set *set;
+	uint32_t id;
+
+	expect("the set on the input", 0, ioasid_open_fd(&set, 0));
+	must("a session is refused", ioasid_alloc(set, &id) < 0);
+	for (int i = 0; i < 2; i++) {
+		/* As fork(2), with a namespace. */
+		children[i] = (pid_t)syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, NULL);
+		if (children[i] == 0) {
+			must("the first", getpid() == 1);
+			expect("whoever is there gives no id", -EPIPE, ioasid_alloc(set, &id));
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < 2; i++)
+		ended_well(children[i]);
+	ioasid_close(set);
+}
+
 int main(int argc, char **argv)
 {
 	ioasid_set *set;
 
-	must("usage: forks SOCKET", argc == 2);
+	must("usage: forks SOCKET, forks namespaces", argc == 2);
+	if (strcmp(argv[1], "namespaces") == 0) {
+		namespaces();
+		puts("all is well");
+		return 0;
+	}
 	set = take(argv[1], 64);
 	side_by_side(set);
 	references_are_the_parents(set);
