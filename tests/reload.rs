@@ -5,7 +5,7 @@ mod common;
 
 use common::{Actor, Cgroups, Daemon, eventually_equal, max, policy};
 use ioasid::model::{Limit, Refusal, SetRequest};
-use ioasid::proto::{Explain, GetCgroup, Reload};
+use ioasid::proto::{Explain, GetCgroup, Reload, SetCgroupMax};
 
 const SPACE: &str = "bits = 12\nquarantine = \"0s\"";
 
@@ -117,5 +117,30 @@ fn explain_says_which_rule_decides_and_which_lines_limit() {
         .ask(&Explain { user: "no-such-user-here".into(), cgroup: "/".into(), quota: None })
         .unwrap_err();
     assert!(matches!(&refusal, Refusal::InvalidArgument { field, .. } if field == "user"));
+    daemon.finish();
+}
+
+/// What an administrator set went with the cgroup; one made again in its place has what the policy says.
+#[test]
+fn explain_shows_no_limit_of_a_cgroup_that_is_gone() {
+    let cgroups = Cgroups::new();
+    let path = cgroups.make("a");
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, &max(&cgroups, "a", 5)));
+    let explained = || {
+        let ask = Explain { user: "root".into(), cgroup: path.to_string(), quota: None };
+        daemon.connect().ask(&ask).unwrap()["limits"][0]["max"].as_u64()
+    };
+    let limit_to = |max: &str| {
+        let ask = SetCgroupMax { cgroup: path.to_string(), max: max.into(), persist: false };
+        daemon.connect().ask(&ask).unwrap();
+    };
+    limit_to("9");
+    assert_eq!(explained(), Some(9));
+    cgroups.remove("a");
+    assert_eq!(explained(), Some(5));
+    cgroups.make("a");
+    assert_eq!(explained(), Some(5), "it has none of its own yet");
+    limit_to("7");
+    assert_eq!(explained(), Some(7));
     daemon.finish();
 }

@@ -106,7 +106,8 @@ impl Controller {
         let (uid, gids) = found.ok_or_else(|| Refusal::invalid("user", user, "the name or number of a user"))?;
         let request = SetRequest { quota, ..SetRequest::default() };
         let mut explanation = self.policy().explain(&Asker { uid, gids: &gids, cgroup }, &request);
-        explanation.limits = self.lock().limits_in_force(cgroup, explanation.limits);
+        let is_alive = |node: &Node| self.world.cgroups.is_alive(node.path(), node.id());
+        explanation.limits = self.lock().limits_in_force(cgroup, explanation.limits, is_alive);
         Ok(serde_json::to_value(explanation).unwrap_or_default())
     }
 
@@ -133,11 +134,17 @@ impl State {
     }
 
     /// The policy's limits over a cgroup, from near to far, with what an administrator or a delegate set in their place.
-    fn limits_in_force(&self, cgroup: &CgroupPath, of_policy: Vec<LimitLine>) -> Vec<LimitLine> {
+    /// A path may name several that are gone, and not known to be, beside the one that exists.
+    fn limits_in_force(
+        &self,
+        cgroup: &CgroupPath,
+        of_policy: Vec<LimitLine>,
+        is_alive: impl Fn(&Node) -> bool,
+    ) -> Vec<LimitLine> {
         let nodes = self.tree.nodes();
         let in_force = |level: CgroupPath| {
             let line = of_policy.iter().find(|line| line.cgroup == level);
-            let node = nodes.iter().find(|node| *node.path() == level && !node.is_dying());
+            let node = nodes.iter().find(|node| *node.path() == level && !node.is_dying() && is_alive(node));
             let info = node.map(|node| self.cgroup_info(node, false));
             match info.filter(|info| ["administrator", "delegated"].contains(&info.set_by.as_str())) {
                 Some(CgroupInfo { max, set_by, .. }) => {
