@@ -574,6 +574,13 @@ fn the_process_outside_serves_the_service_alone_and_takes_nothing_but_its_reques
         journal.contains("is not root in /system.slice/ioasidd.service") && journal.contains("what came is no request"),
         "{journal}"
     );
+    // Where it may not be started, the service does what it can without it.
+    machine.run("systemctl stop ioasidd.service ioasidd.socket");
+    machine.run("systemctl mask ioasidd-outside.service ioasidd-outside.socket && systemctl start ioasidd.service");
+    assert_eq!(machine.service("ActiveState"), "active");
+    machine.run("ioasidctl status");
+    let journal = machine.run("journalctl --no-pager --unit ioasidd --output cat");
+    assert!(journal.contains("no cgroup files"), "{journal}");
     machine.power_off();
 }
 
