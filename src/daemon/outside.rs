@@ -3,7 +3,8 @@
 //! The service lives in a mount namespace of its own, without CAP_SYS_ADMIN, CAP_SYS_RESOURCE and network sockets. This
 //! process stays outside, started by its socket when the service asks for something, and ends when nothing was asked for
 //! a while. It believes nothing: who asks is root in the cgroup of the service's unit, the one beside its own, so that
-//! nobody with a cgroup to himself can make one of that name; a [`Request`] names one of five things and no path, and what else comes in has the connection closed.
+//! nobody with a cgroup to himself can make one of that name; a [`Request`] names one of five things and no path, and
+//! what else comes in has the connection closed.
 
 use super::Arguments;
 use super::privileged::{Privileged, SOCKET};
