@@ -36,6 +36,8 @@ impl Scratch {
         path
     }
 
+    /// Only the service looks at who is in a cgroup.
+    #[cfg(feature = "daemon")]
     pub(crate) fn join(&self, path: &CgroupPath, pid: u32) {
         std::fs::write(self.directory(path).join("cgroup.procs"), pid.to_string()).unwrap();
     }
