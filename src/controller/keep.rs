@@ -3,9 +3,10 @@
 //! The order in a request: descriptors are parked, then the record is made, then memory changes, then the reply. A
 //! write that fails leaves memory as it was. What only ends is deferred: see `records`.
 
+use super::entry::{CgroupRecord, Change, EndRecord, Entry, Key, OnLease, SessionRecord, SetRecord};
 use super::ledger::{self, Ledger, Space};
 use super::parking::{Parked, Parking};
-use super::records::{CgroupRecord, Change, EndRecord, Entry, Key, OnLease, Records, SessionRecord, SetRecord};
+use super::records::Records;
 use super::set::Set;
 use super::tally::Tally;
 use super::{Controller, SessionId, SetEnd, State};

@@ -1,8 +1,8 @@
 //! Sets come and go: made, opened again, identified, hung up, revoked.
 
 use super::authority::Permitted;
+use super::entry::{Change, Entry};
 use super::parking::Parked;
-use super::records::{Change, Entry};
 use super::set::{Session, Set, SetEnd};
 use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec, refuse_when_scarce};
 use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};

@@ -13,6 +13,7 @@ mod authority;
 mod consent;
 mod counters;
 mod device;
+mod entry;
 mod events;
 mod figures;
 mod guard;
@@ -35,6 +36,8 @@ mod watch;
 pub use authority::{Deed, Permit, Question, Verdict};
 pub use consent::{Answer, Consent};
 pub use counters::Counters;
+#[doc(hidden)]
+pub use entry::decode_entry;
 pub use events::{Notice, Observer};
 pub use figures::{CgroupFigures, Figures};
 pub use iommufd::OpenIommufd;
@@ -42,8 +45,6 @@ pub use keep::Asked;
 #[doc(hidden)]
 pub use ledger::decode_ledger;
 pub use life::{Closed, NewSet};
-#[doc(hidden)]
-pub use records::decode_entry;
 pub use restore::{Restored, ResumedSession};
 pub use set::{SessionId, SetEnd};
 pub use source::IdSource;

@@ -1,6 +1,6 @@
 //! A set: its ids, who holds them, and what it costs.
 
-use super::records::EndRecord;
+use super::entry::EndRecord;
 use super::watch::{Quiesce, Watcher};
 use crate::model::{CgroupId, CgroupPath, Domain, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::SetInfo;

@@ -2,8 +2,8 @@
 
 use super::files::Sorted;
 use super::{Losses, ResumedSession};
+use crate::controller::entry::{Change, Key};
 use crate::controller::parking::Parked;
-use crate::controller::records::{Change, Key};
 use crate::controller::set::{Session, SetEnd};
 use crate::controller::{DEVICE_CHANNEL, SessionId, State};
 use crate::model::{Pasid, SetId, SetState};

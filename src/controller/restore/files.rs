@@ -1,9 +1,8 @@
 //! The files that an earlier service left: opened together, or all set aside.
 
+use crate::controller::entry::{CgroupRecord, Entry, OnLease, SessionRecord, SetRecord};
 use crate::controller::ledger::{self, Ledger, Reading};
-use crate::controller::records::{
-    CgroupRecord, Contents, Entry, FILE, OnLease, Records, SessionRecord, SetRecord, Unread,
-};
+use crate::controller::records::{Contents, FILE, Records, Unread};
 use crate::controller::tally::{self, Tally};
 use crate::model::{CgroupId, Domain, Fault, SetId};
 use crate::sys::clock;

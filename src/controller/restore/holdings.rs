@@ -2,9 +2,9 @@
 
 use super::Losses;
 use super::files::Sorted;
+use crate::controller::entry::{Change, Key, OnLease, SetRecord};
 use crate::controller::ledger::{Ledger, Line, Reading, Standing};
 use crate::controller::pool::Pool;
-use crate::controller::records::{Change, Key, OnLease, SetRecord};
 use crate::controller::set::Set;
 use crate::controller::{State, World};
 use crate::model::{Domain, Fault, SetId};
