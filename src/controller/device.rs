@@ -1,7 +1,7 @@
 //! Sets of open device files: alive as long as the file is open, with or without set FDs beside it.
 
-use super::keep::request_tag;
 use super::parking::Parked;
+use super::request::request_tag;
 use super::{Caller, Controller, Permit};
 use crate::model::{Failure, Pasid, PasidRange, SetId};
 use crate::proto::message_ids::FAULT;
