@@ -7,6 +7,7 @@
 //!
 //! One task serves the channel; no request waits for anything. It must never touch its own mount.
 
+mod attributes;
 mod content;
 mod interest;
 mod node;

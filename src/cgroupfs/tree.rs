@@ -1,5 +1,6 @@
 //! The tree: each request answered from the cgroup2 file system and the controller.
 
+use super::attributes::directory_attributes;
 use super::content;
 use super::interest::Interest;
 use super::node::{File, Node};
@@ -10,8 +11,8 @@ use crate::controller::{Caller, Controller, Counters, Deed};
 use crate::identity::{Host, Peer};
 use crate::model::{CgroupId, CgroupPath, Failure};
 use crate::proto::failure_errno;
-use crate::sys::cgroup::{Directory, Kind};
-use crate::sys::fuse::{Attributes, Entries, Header, Message, Request, Window, abi, parse};
+use crate::sys::cgroup::Directory;
+use crate::sys::fuse::{Entries, Header, Message, Request, Window, abi, parse};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
@@ -19,7 +20,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const ENOENT: i32 = 2;
+pub(super) const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const ENODEV: i32 = 19;
@@ -37,13 +38,13 @@ const POLL_CHANGED: u32 = 0x002 | 0x008;
 const ACCESS_MODE: u32 = 3;
 
 /// The errno of a reply.
-type Errno = i32;
+pub(super) type Errno = i32;
 
 /// The cgroup files, as a server of FUSE requests.
 #[derive(Debug)]
 pub struct Tree {
-    controller: Arc<Controller>,
-    host: Arc<Host>,
+    pub(super) controller: Arc<Controller>,
+    pub(super) host: Arc<Host>,
     interest: Arc<Interest>,
     open: Open,
     pollers: Pollers,
@@ -51,9 +52,9 @@ pub struct Tree {
 }
 
 /// A cgroup that exists, with its directory held open.
-struct Found {
-    id: Option<CgroupId>,
-    directory: Arc<Directory>,
+pub(super) struct Found {
+    pub(super) id: Option<CgroupId>,
+    pub(super) directory: Arc<Directory>,
 }
 
 impl Tree {
@@ -125,7 +126,7 @@ impl Tree {
     }
 
     /// The cgroup of a node. ENOENT where it was removed.
-    fn find(&self, node: Node) -> Result<Found, Errno> {
+    pub(super) fn find(&self, node: Node) -> Result<Found, Errno> {
         let cgroups = &self.host.cgroups;
         let Some(id) = node.cgroup else {
             let directory = cgroups.open(&CgroupPath::root()).map_err(|error| errno_of(&error))?;
@@ -141,7 +142,7 @@ impl Tree {
     }
 
     /// Its path, for the policy and for people; costs some system calls.
-    fn path(&self, found: &Found) -> Result<CgroupPath, Errno> {
+    pub(super) fn path(&self, found: &Found) -> Result<CgroupPath, Errno> {
         let Some(id) = found.id else { return Ok(CgroupPath::root()) };
         self.host.cgroups.path_of(id).map_err(|error| errno_of(&error))?.ok_or(ENOENT)
     }
@@ -168,58 +169,6 @@ impl Tree {
         let metadata = metadata_of(&directory).map_err(|error| errno_of(&error))?;
         let number = Node { cgroup: Some(CgroupId(metadata.ino())), file: None }.number().ok_or(EIO)?;
         Ok(Message::entry(unique, number, &directory_attributes(number, &metadata)))
-    }
-
-    /// Whether the cgroup's directory has files: that of a threaded one has none, as with the kernel's domain controllers,
-    /// unless it has been charged before it became threaded.
-    fn has_files(&self, found: &Found) -> Result<bool, Errno> {
-        let used = self.controller.counters(found.id).max.is_some();
-        Ok(used || found.directory.kind().map_err(|error| errno_of(&error))? == Kind::Domain)
-    }
-
-    fn attributes_of(&self, unique: u64, node: Node) -> Result<Message, Errno> {
-        let attributes = self.attributes_in(node, &self.find(node)?)?;
-        Ok(Message::attributes_of(unique, &attributes, u64::from(node == Node::ROOT)))
-    }
-
-    fn attributes_in(&self, node: Node, found: &Found) -> Result<Attributes, Errno> {
-        let metadata = metadata_of(&found.directory).map_err(|error| errno_of(&error))?;
-        let number = node.number().ok_or(ENOENT)?;
-        let Some(file) = node.file else { return Ok(directory_attributes(number, &metadata)) };
-        let (mode, owner) = match file {
-            File::Max => self.who_sets(found),
-            // An administrator may reset it.
-            File::Peak => (0o100_644, (0, 0)),
-            _ => (0o100_444, (metadata.uid(), metadata.gid())),
-        };
-        let size = content::text(file, &self.counters_in(found, file)?).len() as u64;
-        let changed = changed(&metadata);
-        Ok(Attributes { inode: number, mode, links: 1, uid: owner.0, gid: owner.1, size, changed })
-    }
-
-    /// Mode and owner of `ioasids.max`, as far as they can say it: who owns a cgroup above may set it. Where these are
-    /// several users one of them is shown and everybody may try: opening decides.
-    fn who_sets(&self, found: &Found) -> (u32, (u32, u32)) {
-        let owners = self.owners_above(found).unwrap_or_default();
-        match owners.split_last() {
-            None => (0o100_644, (0, 0)),
-            Some((nearest, others)) if others.iter().all(|(uid, _)| *uid == nearest.0) => (0o100_644, *nearest),
-            Some((nearest, _)) => (0o100_666, *nearest),
-        }
-    }
-
-    /// Users and groups that own a cgroup strictly above, the nearest last. What root owns was delegated to nobody.
-    fn owners_above(&self, found: &Found) -> Option<Vec<(u32, u32)>> {
-        let above = self.path(found).ok()?.parent()?;
-        let mut directory = self.host.cgroups.open(&CgroupPath::root()).ok()?;
-        let mut owners = Vec::new();
-        for name in above.components() {
-            directory = directory.child(name).ok()?;
-            let metadata = metadata_of(&directory).ok()?;
-            owners.push((metadata.uid(), metadata.gid()));
-        }
-        owners.retain(|(uid, _)| *uid != 0);
-        Some(owners)
     }
 
     fn list(&self, node: Node) -> Result<Vec<Entry>, Errno> {
@@ -290,7 +239,7 @@ impl Tree {
     }
 
     /// What a file of a cgroup that exists is made of.
-    fn counters_in(&self, found: &Found, file: File) -> Result<Counters, Errno> {
+    pub(super) fn counters_in(&self, found: &Found, file: File) -> Result<Counters, Errno> {
         let mut counters = self.controller.counters(found.id);
         if counters.max.is_none() && file == File::Max {
             counters.max = Some(self.controller.unused_limit(&self.path(found)?));
@@ -380,29 +329,12 @@ impl Tree {
     }
 }
 
-fn directory_attributes(number: u64, metadata: &Metadata) -> Attributes {
-    Attributes {
-        inode: number,
-        mode: metadata.mode(),
-        // As on btrfs: one says that it does not count children, so find(1) looks for itself.
-        links: 1,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        size: 0,
-        changed: changed(metadata),
-    }
-}
-
-fn changed(metadata: &Metadata) -> (u64, u32) {
-    (u64::try_from(metadata.ctime()).unwrap_or_default(), u32::try_from(metadata.ctime_nsec()).unwrap_or_default())
-}
-
-fn metadata_of(directory: &Directory) -> io::Result<Metadata> {
+pub(super) fn metadata_of(directory: &Directory) -> io::Result<Metadata> {
     std::fs::File::from(directory.as_fd().try_clone_to_owned()?).metadata()
 }
 
 /// What the cgroup2 file system said, to the reader of ours.
-fn errno_of(error: &io::Error) -> Errno {
+pub(super) fn errno_of(error: &io::Error) -> Errno {
     match error.raw_os_error() {
         Some(errno) => errno,
         None if error.kind() == io::ErrorKind::NotFound => ENOENT,
