@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cgroups, Daemon, eventually};
+use common::{Cgroups, Daemon, eventually, refusal};
 use ioasid::client::{ClientError, FreeOutcome, MappedSet, Set};
 use ioasid::model::{Pasid, PasidRange, Refusal, SetRequest};
 use ioasid::proto::RevokeSet;
@@ -59,13 +59,6 @@ impl Scene {
 
     fn current(&self, guest: &str) -> u64 {
         self.daemon.current(&self.cgroups.path(guest))
-    }
-}
-
-fn refusal(error: ClientError) -> Refusal {
-    match error {
-        ClientError::Refused(refusal) => refusal,
-        other => panic!("{other}"),
     }
 }
 

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{Cgroups, Daemon, eventually};
-use ioasid::client::{ClientError, FreeOutcome, Session, Set};
+use common::{Cgroups, Daemon, eventually, refusal};
+use ioasid::client::{FreeOutcome, Session, Set};
 use ioasid::model::{Pasid, Refusal, SetRequest};
 use ioasid::proto::{Map, Phase, RevokeSet, WatchEvent, WatchKind};
 use ioasid::shm::Region;
@@ -31,13 +31,6 @@ impl Scene {
         self.cgroups.make("guest");
         let actor = common::Actor::new(&self.cgroups, "guest");
         actor.create_set(&self.daemon, SetRequest { quota: Some(quota), ..SetRequest::default() })
-    }
-}
-
-fn refusal(error: ClientError) -> Refusal {
-    match error {
-        ClientError::Refused(refusal) => refusal,
-        other => panic!("{other}"),
     }
 }
 

@@ -22,6 +22,8 @@ pub use daemon::{Daemon, Options, Snapshot, supervised};
 pub use terminal::Terminal;
 pub use wire::Wire;
 
+use ioasid::client::ClientError;
+use ioasid::model::Refusal;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails; far more than it ever does.
@@ -54,6 +56,14 @@ pub fn eventually_equal<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T
         }
         assert!(Instant::now() < deadline, "{what}: still {found:?}, not {expected:?}");
         std::thread::yield_now();
+    }
+}
+
+/// The refusal that this is.
+pub fn refusal(error: ClientError) -> Refusal {
+    match error {
+        ClientError::Refused(refusal) => refusal,
+        other => panic!("{other}"),
     }
 }
 
