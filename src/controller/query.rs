@@ -54,11 +54,6 @@ impl Controller {
         (root.current(), root.peak())
     }
 
-    /// How many sets there are.
-    pub fn set_count(&self) -> usize {
-        self.lock().sets.values().filter(|set| !set.gone).count()
-    }
-
     /// The service at a glance.
     pub fn status(&self) -> Status {
         let enforcement = (self.world.enforcement)();

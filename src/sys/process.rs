@@ -53,12 +53,6 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
     fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// Sets the file mode creation mask and returns the one before. Of the whole process.
-pub fn set_umask(mask: u32) -> u32 {
-    // SAFETY: no pointers; cannot fail.
-    unsafe { libc::umask(mask) }
-}
-
 /// Gives up what no service needs: new privileges through execve (PR_SET_NO_NEW_PRIVS).
 pub fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: no pointers.

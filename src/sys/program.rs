@@ -1,34 +1,10 @@
-//! Other programs: turning into one, or starting one, with descriptors under the LISTEN_FDS protocol.
+//! Other programs: starting one, with descriptors under the LISTEN_FDS protocol.
 
 use super::done;
 use super::service_manager::FIRST_FD;
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-
-/// Turns this process into `command`, with `fds` as descriptors 3, 4, … and the LISTEN_FDS protocol's three variables
-/// set; returns only when that failed.
-///
-/// Whatever had those numbers here is overwritten: after a failure end the process.
-pub fn become_with_fds(command: &mut Command, fds: &[(&str, BorrowedFd<'_>)]) -> io::Error {
-    let names: Vec<_> = fds.iter().map(|(name, _)| *name).collect();
-    command.env("LISTEN_FDS", fds.len().to_string());
-    command.env("LISTEN_PID", std::process::id().to_string());
-    command.env("LISTEN_FDNAMES", names.join(":"));
-    let copies = match out_of_the_way(fds.iter().map(|(_, fd)| *fd), fds.len()) {
-        Ok(copies) => copies,
-        Err(error) => return error,
-    };
-    for (copy, number) in copies.iter().zip(FIRST_FD..) {
-        // SAFETY: no pointers. The copy lies above all numbers written to.
-        if let Err(error) = done(unsafe { libc::dup2(copy.as_raw_fd(), number) }) {
-            return error;
-        }
-    }
-    command.exec()
-}
 
 /// Copies above the numbers 3 to 3 + count - 1, close-on-exec.
 fn out_of_the_way<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>, count: usize) -> io::Result<Vec<OwnedFd>> {
@@ -182,27 +158,6 @@ mod tests {
         assert_eq!(said, expected);
         drop(b);
         assert!(readiness::now(a.as_fd()).unwrap().hung_up, "no copy was left behind");
-    }
-
-    /// Run a second time, in a process of its own, as the one that becomes another program.
-    #[test]
-    fn who_becomes_another_program_hands_on_by_name() {
-        if std::env::var_os("IOASIDD_TEST_BECOME").is_some() {
-            let (a, b) = seqpacket::pair().unwrap();
-            let script = "test $LISTEN_PID = $$ && test $LISTEN_FDS = 2 && test $LISTEN_FDNAMES = ioasid:b && \
-                test $(readlink /proc/self/fd/3) = socket:[$A] && test $(readlink /proc/self/fd/4) = socket:[$B]";
-            let inode = |fd: BorrowedFd<'_>| socket_option::inode(fd).unwrap().to_string();
-            let mut command = Command::new("sh");
-            command.args(["-c", script]).env("A", inode(a.as_fd())).env("B", inode(b.as_fd()));
-            let error = become_with_fds(&mut command, &[("ioasid", a.as_fd()), ("b", b.as_fd())]);
-            panic!("{error}");
-        }
-        let test = "sys::program::tests::who_becomes_another_program_hands_on_by_name";
-        let me = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
-        let arguments = [&me, "--exact", test, "--quiet"].map(str::to_owned);
-        let environment = [("IOASIDD_TEST_BECOME", "1"), ("PATH", "/usr/bin:/bin")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(spawn_with_fds(&me, &arguments, &environment, &[]).unwrap().reap().unwrap(), 0);
     }
 
     #[test]

@@ -1,12 +1,9 @@
-//! What a socket tells about itself, and the options we set on it.
+//! What a socket tells about itself.
 
 use super::{done, size_of_socklen};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// SO_PASSRIGHTS, `include/uapi/asm-generic/socket.h`, Linux 6.16; not in libc.
-const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// The uid, gid and pid of who connected, as SO_PEERCRED has it: taken at connect(2), in our namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +28,6 @@ fn get<T: Copy>(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<T> {
     }
     // SAFETY: zeroed, then written whole by the kernel; T is an integer or a C structure of integers, any bits are valid.
     Ok(unsafe { value.assume_init() })
-}
-
-fn set(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let at = (&raw const value).cast();
-    let size = size_of_socklen::<libc::c_int>();
-    // SAFETY: `at` points to an integer of the size given.
-    done(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, at, size) }).map(drop)
 }
 
 /// The socket's cookie: a number that no other socket of this boot has or will have. Source: SO_COOKIE, socket(7).
@@ -94,18 +84,6 @@ pub fn pending_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: FIONREAD (the same number) writes one integer.
     done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     usize::try_from(count).map_err(io::Error::other)
-}
-
-/// Makes the kernel refuse descriptors sent to this socket: the sender gets EPERM.
-///
-/// Returns whether this kernel has it (Linux 6.16); where not, they arrive and have to be closed. Whoever shares the
-/// socket can switch it on again: a wall against mistakes and floods, no proof.
-pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    match set(socket, SO_PASSRIGHTS, 0) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Who connected: SO_PEERCRED.
@@ -186,15 +164,5 @@ mod tests {
         assert!(peer_is_connected(a.as_fd()));
         drop(b);
         assert!(!peer_is_connected(a.as_fd()));
-    }
-
-    #[test]
-    fn a_socket_without_rights_refuses_the_sender() {
-        let (a, b) = seqpacket::pair().unwrap();
-        if refuse_descriptors(b.as_fd()).unwrap() {
-            let error = seqpacket::try_send(a.as_fd(), b"x", &[a.as_fd()]).unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-        }
-        seqpacket::try_send(a.as_fd(), b"x", &[]).unwrap();
     }
 }

@@ -62,12 +62,6 @@ impl Directory {
         self.stat("").map(|stat| stat.st_uid)
     }
 
-    /// The uid that owns `cgroup.procs`: to whom it is delegated, where that is the directory's owner too. Source:
-    /// "Delegation" in the kernel's cgroup-v2.rst.
-    pub fn owner_of_procs(&self) -> io::Result<u32> {
-        self.stat("cgroup.procs").map(|stat| stat.st_uid)
-    }
-
     /// Whether it still exists.
     pub fn exists(&self) -> bool {
         self.stat("cgroup.procs").is_ok()

@@ -63,13 +63,9 @@ pub const OPEN_DIRECT_IO: u32 = 1;
 /// The file has no position (`FOPEN_NONSEEKABLE`).
 pub const OPEN_NONSEEKABLE: u32 = 1 << 2;
 
-/// SETATTR carries a size (`FATTR_SIZE`).
-pub const SET_SIZE: u32 = 1 << 3;
 /// SETATTR carries a mode, a uid or a gid (`FATTR_MODE | FATTR_UID | FATTR_GID`).
 pub const SET_MODE_OR_OWNER: u32 = 0b111;
 
-/// The caller's process is 32 bits wide (`FUSE_IOCTL_32BIT` and `FUSE_IOCTL_COMPAT_X32`).
-pub const IOCTL_COMPAT: u32 = 1 | 1 << 5;
 /// The server may ask for any memory of the caller (`FUSE_IOCTL_UNRESTRICTED`).
 pub const IOCTL_UNRESTRICTED: u32 = 1 << 1;
 /// The reply asks for the request again, with the memory it names (`FUSE_IOCTL_RETRY`).
