@@ -3,7 +3,7 @@
 use super::authority::Permitted;
 use super::life::misused;
 use super::{Caller, Controller, Notice, Permit, State, now_usec};
-use crate::model::{CgroupId, CgroupPath, Failure, Fault, Limit, PasidRange, Refusal, SetId};
+use crate::model::{CgroupPath, Failure, Fault, Limit, PasidRange, Refusal, SetId};
 use crate::policy::Policy;
 use crate::proto::Happening;
 use crate::quota::Node;
@@ -78,7 +78,7 @@ impl Controller {
         let set = state.set_mut(id)?;
         set.must_be_active()?;
         let from = set.cgroup.clone();
-        let old = set.node.id();
+        let old = Arc::clone(&set.node);
         let levels: Vec<Arc<Node>> = std::iter::once(&node).chain(node.ancestors()).cloned().collect();
         let peaks: Vec<u64> = levels.iter().map(|level| level.peak()).collect();
         state.move_charge(id, &node)?;
@@ -99,8 +99,9 @@ impl Controller {
             return Err(fault.into());
         }
         state.set_mut(id)?.cgroup = node.path().clone();
-        state.recount(old, node.id());
-        state.prune();
+        state.uncount(old.id());
+        *state.sets_of.entry(node.id()).or_default() += 1;
+        state.prune_up(&old);
         let moved = Happening::Recharged { set: id, from, to: cgroup.clone(), by_uid: caller.uid };
         state.events.emit(moved, now_usec());
         state.events.tell(&Notice::SetChanged(id));
@@ -213,16 +214,5 @@ impl State {
                 }
             }
         }
-    }
-
-    /// One set less at `old`, one more at `new`.
-    fn recount(&mut self, old: CgroupId, new: CgroupId) {
-        if let Some(count) = self.sets_of.get_mut(&old) {
-            *count -= 1;
-            if *count == 0 {
-                self.sets_of.remove(&old);
-            }
-        }
-        *self.sets_of.entry(new).or_default() += 1;
     }
 }

@@ -27,7 +27,7 @@ impl Controller {
         let mut state = self.lock();
         if !(1..=MOST_AT_ONCE).contains(&count) {
             // What would refuse so many anyhow refuses them.
-            self.usable(&mut state, id, range)?;
+            self.usable(&state, id, range)?;
             let set = state.set(id)?;
             set.check_quota(count)?;
             let (node, path) = (Arc::clone(&set.node), set.cgroup.clone());
@@ -61,18 +61,12 @@ impl Controller {
     }
 
     /// What of `range` the set can use, if it can use anything: active, its cgroup alive.
-    pub(super) fn usable(
-        &self,
-        state: &mut State,
-        id: SetId,
-        range: Option<PasidRange>,
-    ) -> Result<PasidRange, Refusal> {
+    pub(super) fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
         let set = state.set(id)?;
         set.must_be_active()?;
         if set.node.is_dying() || !self.world.cgroups.is_alive(&set.cgroup, set.node.id()) {
-            let (node, cgroup) = (Arc::clone(&set.node), set.cgroup.clone());
-            state.mark_dying(&node);
-            return Err(Refusal::Stale { cgroup });
+            set.node.mark_dying();
+            return Err(Refusal::Stale { cgroup: set.cgroup.clone() });
         }
         let Some(range) = range else { return Ok(set.range) };
         range.intersect(set.range).ok_or(Refusal::NoSpace { domain: set.domain, range, free: 0, asked: 1 })
@@ -393,7 +387,7 @@ impl State {
         }
         self.keep_counts(&node);
         drop(charge);
-        self.prune();
+        self.prune_up(&node);
         self.events.tell(&Notice::SetChanged(id));
     }
 

@@ -368,17 +368,12 @@ impl State {
             set.region = None;
             self.mapped.remove(&id);
             let removed = Happening::SetRemoved { set: id, reason: set.reason.clone() };
-            let (uid, cgroup, domain) = (set.owner_uid, set.node.id(), set.domain);
+            let (uid, node, domain) = (set.owner_uid, Arc::clone(&set.node), set.domain);
             self.guard.remove_set(uid);
-            if let Some(count) = self.sets_of.get_mut(&cgroup) {
-                *count -= 1;
-                if *count == 0 {
-                    self.sets_of.remove(&cgroup);
-                }
-            }
+            self.uncount(node.id());
             self.events.emit(removed, now_usec());
             self.forget_set(id);
-            self.prune();
+            self.prune_up(&node);
             self.drop_idle_pool(domain);
         }
         if forget {

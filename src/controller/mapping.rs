@@ -46,7 +46,7 @@ impl Controller {
     /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
     pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
         let mut state = self.lock();
-        let range = self.usable(&mut state, id, range)?;
+        let range = self.usable(&state, id, range)?;
         let set = state.set(id)?;
         if set.region.is_none() {
             return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());

@@ -169,8 +169,6 @@ struct State {
     by_cookie: HashMap<u64, SetId>,
     /// Sets that have a region: whose unused leases may stand in the way.
     mapped: BTreeSet<SetId>,
-    /// Whether a cgroup that is gone may still be listed.
-    dying: bool,
     /// Sets by the cgroup that is charged.
     sets_of: HashMap<CgroupId, u32>,
     next_set: u64,
@@ -254,7 +252,6 @@ impl State {
             sets: BTreeMap::new(),
             by_cookie: HashMap::new(),
             mapped: BTreeSet::new(),
-            dying: false,
             sets_of: HashMap::new(),
             next_set: 1,
             next_session: 1,
@@ -317,18 +314,25 @@ impl State {
         leaf
     }
 
-    /// Marks a cgroup as gone: it is listed while it has charges.
-    fn mark_dying(&mut self, node: &Node) {
-        node.mark_dying();
-        self.dying = true;
-    }
-
     /// Forgets the cgroups that are gone and have neither charges nor sets left: a set's record names its cgroup's.
     fn prune(&mut self) {
-        if self.dying {
-            let gone = self.tree.prune(|id| self.sets_of.contains_key(&id));
-            self.forget_cgroups(&gone);
-            self.dying = self.tree.nodes().iter().any(|node| node.is_dying());
+        let gone = self.tree.prune(|id| self.sets_of.contains_key(&id));
+        self.forget_cgroups(&gone);
+    }
+
+    /// The same of a cgroup that lost a charge or a set, and of those above it: no free looks at all cgroups there are.
+    fn prune_up(&mut self, node: &Arc<Node>) {
+        let gone = self.tree.prune_up(node, |id| self.sets_of.contains_key(&id));
+        self.forget_cgroups(&gone);
+    }
+
+    /// One set less in `cgroup`.
+    fn uncount(&mut self, cgroup: CgroupId) {
+        if let Some(count) = self.sets_of.get_mut(&cgroup) {
+            *count -= 1;
+            if *count == 0 {
+                self.sets_of.remove(&cgroup);
+            }
         }
     }
 

@@ -160,7 +160,7 @@ impl State {
     fn bury_the_dead(&mut self, is_alive: impl Fn(&CgroupPath, CgroupId) -> bool) {
         for node in self.tree.nodes() {
             if !node.is_root() && !node.is_dying() && !is_alive(node.path(), node.id()) {
-                self.mark_dying(&node);
+                node.mark_dying();
             }
         }
         self.prune();

@@ -288,6 +288,23 @@ fn charges_of_a_removed_cgroup_stay_on_its_ancestors() {
 }
 
 #[test]
+fn pruning_upwards_takes_those_above_that_it_was_the_last_of() {
+    let f = family();
+    let [held, other] = [&f.c, &f.d].map(|node| node.try_charge(1).unwrap());
+    for node in [&f.a, &f.b, &f.c, &f.d] {
+        node.mark_dying();
+    }
+    let up = |node: &Arc<Node>| f.tree.prune_up(node, |_| false).iter().map(|node| node.id()).collect::<Vec<_>>();
+    assert_eq!((up(&f.c), up(&f.b)), (vec![], vec![]), "they have charges");
+    drop(held);
+    assert!(f.tree.prune_up(&f.c, |id| id == f.c.id()).is_empty(), "it is needed");
+    assert_eq!(up(&f.c), [f.c.id()], "the other below keeps those above");
+    drop(other);
+    assert_eq!(up(&f.d), [f.d.id(), f.b.id(), f.a.id()]);
+    assert_eq!(f.tree.nodes().len(), 1);
+}
+
+#[test]
 fn pruning_takes_children_first_and_leaves_what_lives() {
     let f = family();
     let held = f.d.try_charge(1).unwrap();

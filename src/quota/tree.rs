@@ -89,4 +89,10 @@ impl Tree {
         dying.retain(|node| self.forget(node.id()));
         dying
     }
+
+    /// The same of `node` alone and of those above it that it was the last of: after it lost a charge, or was needed.
+    pub fn prune_up(&self, node: &Arc<Node>, needed: impl Fn(CgroupId) -> bool) -> Vec<Arc<Node>> {
+        let up = std::iter::once(node).chain(node.ancestors());
+        up.take_while(|level| level.is_dying() && !needed(level.id()) && self.forget(level.id())).cloned().collect()
+    }
 }

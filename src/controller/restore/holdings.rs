@@ -27,7 +27,7 @@ impl State {
         }
         for node in self.tree.nodes() {
             if !node.is_root() && !world.cgroups.is_alive(node.path(), node.id()) {
-                self.mark_dying(&node);
+                node.mark_dying();
             }
         }
         let Some(keep) = &mut self.keep else { return };

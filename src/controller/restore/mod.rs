@@ -107,6 +107,7 @@ impl Controller {
         let controller = Self::with(state, world)?;
         controller.end_what_is_over(&matched, &mut losses)?;
         losses.report();
+        controller.lock().prune();
         controller.settle();
         let Matched { ends, sessions, .. } = matched;
         let state = controller.lock();
