@@ -15,6 +15,7 @@ use crate::model::{CgroupId, Domain, Failure, Fault, Pasid, PasidRange, SetId};
 use crate::proto::message_ids::FAULT;
 use crate::quota::Node;
 use crate::sys::exclusive::Exclusive;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -238,6 +239,44 @@ pub(super) fn cgroup_entry(node: &Node) -> Entry {
 }
 
 impl Set {
+    /// A set as a record has it, without what stands elsewhere: ids, charge, sessions, descriptors.
+    pub(super) fn of_record(id: SetId, record: SetRecord, node: Arc<Node>) -> Self {
+        Self {
+            id,
+            label: record.label,
+            owner_uid: record.owner_uid,
+            creator_cgroup: record.creator_cgroup,
+            rule: record.rule,
+            quota: record.quota,
+            quota_max: record.quota_max,
+            range: record.range,
+            domain: record.domain,
+            created_usec: record.created_usec,
+            cgroup: node.path().clone(),
+            node,
+            charge: None,
+            leased: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            aliases: BTreeMap::new(),
+            sessions: HashMap::new(),
+            ends: Vec::new(),
+            ends_before: record.ends,
+            device_file: record.device_file,
+            region: None,
+            watchers: BTreeMap::new(),
+            told_in_use: BTreeSet::new(),
+            serial: 0,
+            quiescing: BTreeMap::new(),
+            bound: BTreeSet::new(),
+            state: record.state,
+            reason: record.reason,
+            surrendered: record.surrendered,
+            mapped: false,
+            next_end: record.next_end,
+            gone: false,
+        }
+    }
+
     /// What is recorded of it.
     pub(super) fn record(&self) -> SetRecord {
         SetRecord {

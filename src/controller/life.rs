@@ -1,7 +1,7 @@
 //! Sets come and go: made, opened again, identified, hung up, revoked.
 
 use super::authority::Permitted;
-use super::entry::{Change, Entry};
+use super::entry::{Change, Entry, SetRecord};
 use super::parking::Parked;
 use super::set::{Session, Set, SetEnd};
 use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec, refuse_when_scarce};
@@ -12,7 +12,6 @@ use crate::proto::{Call, Happening, Header, Identified, Kind, OpenSession, SetIn
 use crate::quota::Node;
 use crate::sys::socket_diag::SocketName;
 use crate::sys::{seqpacket, socket_option};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
@@ -253,8 +252,7 @@ impl State {
         id: SetId,
     ) -> Result<NewSet, Failure> {
         let (holder, service, end) = make_end(id, 0)?;
-        let set = Set {
-            id,
+        let record = SetRecord {
             label: request.label,
             owner_uid: caller.uid,
             creator_cgroup: caller.located.id,
@@ -264,29 +262,15 @@ impl State {
             range,
             domain: grant.domain,
             created_usec: now_usec(),
-            cgroup: node.path().clone(),
-            node,
-            charge: None,
-            leased: BTreeSet::new(),
-            pending: BTreeSet::new(),
-            aliases: BTreeMap::new(),
-            sessions: HashMap::new(),
-            ends: vec![end],
-            ends_before: Vec::new(),
-            device_file: None,
-            region: None,
-            watchers: BTreeMap::new(),
-            told_in_use: BTreeSet::new(),
-            serial: 0,
-            quiescing: BTreeMap::new(),
-            bound: BTreeSet::new(),
+            cgroup: node.id(),
             state: SetState::Active,
             reason: String::new(),
             surrendered: false,
-            mapped: false,
             next_end: 1,
-            gone: false,
+            device_file: None,
+            ends: Vec::new(),
         };
+        let set = Set { ends: vec![end], ..Set::of_record(id, record, node) };
         self.park_end(&end, service.as_fd())?;
         self.record_new(&set).inspect_err(|_| self.unpark(Parked::End(id, 0)))?;
         let info = set.info(false);

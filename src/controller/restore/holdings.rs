@@ -2,16 +2,14 @@
 
 use super::Losses;
 use super::files::Sorted;
-use crate::controller::entry::{Change, Key, OnLease, SetRecord};
+use crate::controller::entry::{Change, Key, OnLease};
 use crate::controller::ledger::{Ledger, Line, Reading, Standing};
 use crate::controller::pool::Pool;
 use crate::controller::set::Set;
 use crate::controller::{State, World};
 use crate::model::{Domain, Fault, SetId};
-use crate::quota::Node;
 use crate::sys::clock;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl State {
@@ -116,7 +114,7 @@ impl State {
             };
             self.guard.restore_set(record.owner_uid);
             *self.sets_of.entry(node.id()).or_default() += 1;
-            let set = Set::restored(id, record, node);
+            let set = Set::of_record(id, record, node);
             self.sets.insert(id, set);
             known.insert(id);
         }
@@ -165,45 +163,5 @@ impl State {
         let Some(set) = self.sets.get(&id) else { return false };
         let tag = self.pools.get(&set.domain).map(|pool| pool.tag(on.pasid));
         set.leased.contains(&on.pasid) && tag == Some(on.tag)
-    }
-}
-
-impl Set {
-    /// A set as it is recorded, without what stands elsewhere: ids, charge, sessions, descriptors.
-    fn restored(id: SetId, record: SetRecord, node: Arc<Node>) -> Self {
-        Self {
-            id,
-            label: record.label,
-            owner_uid: record.owner_uid,
-            creator_cgroup: record.creator_cgroup,
-            rule: record.rule,
-            quota: record.quota,
-            quota_max: record.quota_max,
-            range: record.range,
-            domain: record.domain,
-            created_usec: record.created_usec,
-            cgroup: node.path().clone(),
-            node,
-            charge: None,
-            leased: BTreeSet::new(),
-            pending: BTreeSet::new(),
-            aliases: BTreeMap::new(),
-            sessions: HashMap::new(),
-            ends: Vec::new(),
-            ends_before: record.ends,
-            device_file: record.device_file,
-            region: None,
-            watchers: BTreeMap::new(),
-            told_in_use: BTreeSet::new(),
-            serial: 0,
-            quiescing: BTreeMap::new(),
-            bound: BTreeSet::new(),
-            state: record.state,
-            reason: record.reason,
-            surrendered: record.surrendered,
-            mapped: false,
-            next_end: record.next_end,
-            gone: false,
-        }
     }
 }
