@@ -48,17 +48,18 @@ pub fn main() -> ExitCode {
     let inherited = take_listen_fds();
     let arguments = Arguments::parse();
     logging::start();
-    let outcome = match arguments.supervise && !arguments.check && std::env::var_os(supervise::MARK).is_none() {
-        _ if arguments.outside => outside::serve(&arguments, inherited),
-        true => prepare_supervision(&arguments, inherited),
-        false => {
-            let left_mounted = inherited.iter().any(|found| found.name == files::CHANNEL);
-            run(&arguments, inherited).inspect_err(|_| {
-                if left_mounted {
-                    take_down_files(&arguments)
-                }
-            })
-        }
+    let supervising = arguments.supervise && !arguments.check && std::env::var_os(supervise::MARK).is_none();
+    let outcome = if arguments.outside {
+        outside::serve(&arguments, inherited)
+    } else if supervising {
+        prepare_supervision(&arguments, inherited)
+    } else {
+        let left_mounted = inherited.iter().any(|found| found.name == files::CHANNEL);
+        run(&arguments, inherited).inspect_err(|_| {
+            if left_mounted {
+                take_down_files(&arguments)
+            }
+        })
     };
     outcome.unwrap_or_else(|fault| {
         tracing::error!(MESSAGE_ID = FAULT, "{fault}");

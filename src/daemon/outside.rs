@@ -73,8 +73,7 @@ fn check(connection: BorrowedFd<'_>, host: &Host, service: &CgroupPath) -> Resul
     match who() {
         Ok((0, cgroup)) if cgroup == *service => Ok(()),
         Ok((uid, cgroup)) => Err(format!("uid {uid} in {cgroup} is not root in {service}")),
-        Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
-        Err(Failure::Fault(fault)) => Err(fault.to_string()),
+        Err(failure) => Err(failure.to_string()),
     }
 }
 
