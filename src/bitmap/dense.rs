@@ -75,24 +75,28 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         }
         let (word, bit) = (index / 64, 1 << (index % 64));
         let leaf = self.leaf(word);
-        if let Some(guess) = hint::guess(self.key(), word)
-            && let Some(left) = hint::clear(leaf, guess, bit)
-        {
-            hint::guessed(self.key(), left);
+        if !hint::clear_guessed(self.key(), word, leaf, bit) && !self.release_looking(word, leaf, bit) {
+            return Err(NotClaimed(index));
+        }
+        self.became_free(word);
+        Ok(())
+    }
+
+    /// The rest of a release, where what was left in the leaf is not known or not right; `false` if the bit is clear.
+    #[inline]
+    fn release_looking(&self, word: u32, leaf: &AtomicU64, bit: u64) -> bool {
         // ORDERING: Relaxed: the compare-and-swap decides.
-        } else if let Some(left) = hint::clear(leaf, leaf.load(Ordering::Relaxed), bit) {
+        if let Some(left) = hint::clear(leaf, leaf.load(Ordering::Relaxed), bit) {
             if hint::at(self.key()) != Some(hint::NOWHERE) {
                 // The next claim begins here, and knows what it meets.
                 hint::remember(self.key(), word, left);
                 hint::move_to(self.key(), word);
             }
+            return true;
+        }
         // ORDERING: SeqCst. Its release half pairs with the claim's acquire; as a whole it stands before the looks at
         // the mark and at the watch word (invariants 4 and 5).
-        } else if leaf.fetch_and(!bit, Ordering::SeqCst) & bit == 0 {
-            return Err(NotClaimed(index));
-        }
-        self.became_free(word);
-        Ok(())
+        leaf.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// Gives back the run `start..start + n` that [`claim_run`](Self::claim_run) claimed, in one step.
@@ -230,11 +234,9 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         &self.words[self.geometry.cursor(slot)]
     }
 
-    /// What hints are kept under: where this view is in memory. It is at hand when the words' address has yet to be
-    /// loaded, which a locked instruction before it holds up.
     #[inline]
     pub(super) fn key(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        hint::key_of(self)
     }
 }
 

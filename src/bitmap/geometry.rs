@@ -100,6 +100,12 @@ pub fn words_needed(len: u32) -> Option<usize> {
     Geometry::new(len).map(|geometry| geometry.words())
 }
 
+/// The lowest bit that is set, alone.
+#[inline]
+pub(super) fn lowest_one(bits: u64) -> u64 {
+    bits & bits.wrapping_neg()
+}
+
 /// Words that hold `bits` bits.
 pub(super) const fn words(bits: usize) -> usize {
     bits.div_ceil(64)

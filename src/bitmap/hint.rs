@@ -8,9 +8,24 @@
 //! for it; a compare-and-swap from what was left there needs no load before, and compares all 64 bits as ever. So a
 //! pair takes 1.1 of two bare locked instructions, where it took 1.7.
 //!
-//! Hints are kept under a key, where the bitmap is in this process.
+//! Hints are kept under a [key](key_of): of the view of a bitmap, not of its words.
 
 use crate::sync::{AtomicU64, Ordering};
+
+/// What hints of a view are kept under: where it is in memory. That is at hand when its words' address has yet to be
+/// loaded, which a locked instruction before it holds up.
+#[inline]
+pub(super) fn key_of<T>(view: &T) -> usize {
+    std::ptr::from_ref(view).addr()
+}
+
+/// Clears `bit` in leaf `word` from what this thread left there; `false`, and nothing is changed, where it does not
+/// remember, the leaf holds anything else by now, or the bit is clear.
+#[inline]
+pub(super) fn clear_guessed(key: usize, word: u32, leaf: &AtomicU64, bit: u64) -> bool {
+    let left = guess(key, word).and_then(|seen| clear(leaf, seen, bit));
+    left.inspect(|left| guessed(key, *left)).is_some()
+}
 
 /// Clears `bit` in a leaf that should hold `guess`, and gives what it holds now; `None` if it holds anything else, or the
 /// bit is clear.

@@ -1,7 +1,7 @@
 //! The searches: ANY, ROUND and runs, and the proof that nothing is left.
 
 use super::dense::{Bitmap, run_bits};
-use super::geometry::mask_within;
+use super::geometry::{lowest_one, mask_within};
 use super::summary::TAKEN;
 use super::{Search, hint};
 use crate::sync::{AtomicU64, Ordering, load_total};
@@ -255,12 +255,6 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
             }
         }
     }
-}
-
-/// The lowest bit that is set, alone.
-#[inline]
-fn lowest_one(bits: u64) -> u64 {
-    bits & bits.wrapping_neg()
 }
 
 /// A bit at each position from which `n` bits of `free` are set.

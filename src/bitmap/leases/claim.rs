@@ -1,5 +1,6 @@
 //! The holder's side: claim, release, and where to look.
 
+use super::super::geometry::lowest_one;
 use super::super::{NotClaimed, hint};
 use super::map::{LeaseMap, mask_within, used};
 use super::{IDS_PER_WORD, available};
@@ -87,24 +88,20 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
             return Err(NotClaimed(id));
         }
         let word = id / IDS_PER_WORD;
-        if let Some(guess) = hint::guess(self.key(), word)
-            && let Some(left) = hint::clear(self.leaf(word), guess, used(id))
-        {
-            hint::guessed(self.key(), left);
         // ORDERING: SeqCst. Release half: what the holder did with the id is done before its next claim or take-back.
         // As a whole it stands before the looks at the open bits and the watch word.
-        } else if self.leaf(word).fetch_and(!used(id), Ordering::SeqCst) & used(id) == 0 {
+        if !hint::clear_guessed(self.key(), word, self.leaf(word), used(id))
+            && self.leaf(word).fetch_and(!used(id), Ordering::SeqCst) & used(id) == 0
+        {
             return Err(NotClaimed(id));
         }
         self.became_available(word);
         Ok(())
     }
 
-    /// What hints are kept under: where this view is in memory. It is at hand when the words' address has yet to be
-    /// loaded, which a locked instruction before it holds up.
     #[inline]
     fn key(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        hint::key_of(self)
     }
 
     /// Claims the first available id of `mask` in `word` from bit `from` on, round the word, and has this thread search
@@ -203,7 +200,7 @@ fn next_claim(word: u64, from: u32, mask: u32) -> Option<(u32, u64)> {
     let there = u64::from(available(word) & mask) << IDS_PER_WORD;
     let behind = there & u64::MAX << (IDS_PER_WORD + from);
     let first = if behind != 0 { behind } else { there };
-    let left = word | (first & first.wrapping_neg());
+    let left = word | lowest_one(first);
     (there != 0).then(|| (first.trailing_zeros() - IDS_PER_WORD, left))
 }
 
