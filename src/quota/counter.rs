@@ -116,7 +116,7 @@ impl Counter {
     /// Gives `n` charged ids back.
     pub fn uncharge(&self, n: u64) {
         // ORDERING: Release: what the caller did with the ids before is seen by whoever is charged in the room this makes
-        // (`reserve` acquires). Ids return to their bitmap before their charge does.
+        // (`reserve` acquires): that the ids are in their bitmap, and that the levels below have been left (9).
         self.word.fetch_sub(n, Ordering::Release);
     }
 

@@ -65,6 +65,22 @@ fn a_charge_that_meets_an_uncharge_is_granted_or_refused_for_what_is_charged() {
     });
 }
 
+/// Rules out that the room a cgroup makes above is charged again in the same cgroup while it still counts the old: a peak
+/// above the parent's limit (9).
+#[test]
+fn a_cgroup_never_counts_more_than_its_parent_may_have() {
+    explore(|| {
+        let (tree, parent, one, _) = siblings(Limit::Count(1));
+        let held = one.try_charge(1).unwrap();
+        let thread = thread::spawn(move || drop(held));
+        let charge = one.try_charge(1);
+        thread.join().unwrap();
+        assert_eq!((one.peak(), parent.peak()), (1, 1));
+        drop(charge);
+        all_given_back(&tree);
+    });
+}
+
 /// Rules out that a charge is refused at a cgroup for another that is refused above it: three ids never fit the parent,
 /// one always does, and the cgroup itself has room for three (3, 4).
 #[test]

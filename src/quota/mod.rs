@@ -32,6 +32,9 @@
 //! 7. `peak` is a value that `current` had, and no later `current` is above it. A reset is no exception.
 //! 8. One refusal adds one to `events.local` of the level that refused, and to `events` of it and of its ancestors below
 //!    the root. Source: `kernel/cgroup/pids.c`, `pids_event`, on cgroup v2 with hierarchical events.
+//! 9. At no moment is `current` above that of the level above: charging counts far to near, giving back near to far. So
+//!    no `peak` passes a limit that stood above it. What is charged regardless after a restart is counted before anybody
+//!    is served.
 //!
 //! Not promised: that numbers of several levels, read one after the other, belong to one moment; that a charge which
 //! overlaps a change of `max` goes by the new one (the one it goes by was in force while it ran).

@@ -269,9 +269,9 @@ impl Node {
         Obstacle { node: Arc::clone(node), max, current: full.current, asked }
     }
 
-    /// Gives `n` ids back on this level and those above it, `count` levels in all.
+    /// Gives `n` ids back on this level and those above it, `count` levels in all. Near to far (9).
     pub(super) fn uncharge(&self, n: u64, count: usize) {
-        self.levels(count).rev().for_each(|level| level.counter.uncharge(n));
+        self.levels(count).for_each(|level| level.counter.uncharge(n));
     }
 
     /// How many levels a charge to it takes, the root included.
@@ -299,7 +299,7 @@ impl Node {
     }
 
     /// The first `count` of this level and those above it, near to far.
-    fn levels(&self, count: usize) -> impl DoubleEndedIterator<Item = &Node> {
+    fn levels(&self, count: usize) -> impl Iterator<Item = &Node> {
         let above = self.ancestors.get(..count.saturating_sub(1)).unwrap_or_default();
         (count > 0).then_some(self).into_iter().chain(above.iter().map(|level| &**level))
     }
