@@ -86,9 +86,10 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
     #[inline]
     fn release_looking(&self, word: u32, leaf: &AtomicU64, bit: u64) -> bool {
         // ORDERING: Relaxed: the compare-and-swap decides.
-        if let Some(left) = hint::clear(leaf, leaf.load(Ordering::Relaxed), bit) {
-            if hint::at(self.key()) != Some(hint::NOWHERE) {
-                // The next claim begins here, and knows what it meets.
+        let seen = leaf.load(Ordering::Relaxed);
+        if let Some(left) = hint::clear(leaf, seen, bit) {
+            if hint::at(self.key()) != Some(hint::NOWHERE) && !hint::is_wrong(self.key(), word, seen) {
+                // The next claim begins here, and knows what it meets: nobody else, as far as can be seen.
                 hint::remember(self.key(), word, left);
                 hint::move_to(self.key(), word);
             }

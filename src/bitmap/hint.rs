@@ -27,6 +27,13 @@ pub(super) fn clear_guessed(key: usize, word: u32, leaf: &AtomicU64, bit: u64) -
     left.inspect(|left| guessed(key, *left)).is_some()
 }
 
+/// Whether leaf `word` holds anything else than what this thread left there, as far as it remembers: another was here. One
+/// that only looked at failed swaps would stay in a word with it, for a guess that fails is followed by a look.
+#[inline]
+pub(super) fn is_wrong(key: usize, word: u32, seen: u64) -> bool {
+    guess(key, word).is_some_and(|left| left != seen)
+}
+
 /// Clears `bit` in a leaf that should hold `guess`, and gives what it holds now; `None` if it holds anything else, or the
 /// bit is clear.
 #[inline]

@@ -165,7 +165,7 @@ impl<S: Deref<Target = [AtomicU64]>> Bitmap<S> {
         let leaf = self.leaf(word);
         // ORDERING: Relaxed: the compare-and-swap below decides.
         let mut seen = leaf.load(Ordering::Relaxed);
-        let mut met = false;
+        let mut met = hint::is_wrong(self.key(), word, seen);
         loop {
             let free = !seen & mask;
             if free == 0 {

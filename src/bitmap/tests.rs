@@ -37,6 +37,24 @@ fn a_wrong_guess_gives_no_id_twice_and_loses_none() {
     }
 }
 
+/// As two threads do: each finds the word changed by the other, though no swap of its own after a look ever fails.
+#[test]
+fn who_meets_another_in_a_word_moves_away() {
+    let words: Vec<AtomicU64> = (0..words_needed(4_096).unwrap()).map(|_| AtomicU64::new(0)).collect();
+    let [one, other] = [&words[..]; 2].map(|words| Bitmap::new(4_096, words).unwrap());
+    for view in [&one, &other] {
+        let id = view.claim(Search::Any, 640, 703).unwrap();
+        view.release(id).unwrap();
+    }
+    let parted = (0..64).any(|_| {
+        let ids = [&one, &other].map(|view| view.claim(Search::Any, 0, 4_095).unwrap());
+        one.release(ids[0]).unwrap();
+        other.release(ids[1]).unwrap();
+        ids[0] / 64 != ids[1] / 64
+    });
+    assert!(parted, "they stay in one word");
+}
+
 #[test]
 fn every_id_is_handed_out_once_then_refused() {
     for len in GEOMETRIES {

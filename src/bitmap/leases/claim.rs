@@ -111,7 +111,8 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
         let leaf = self.leaf(word);
         // ORDERING: Relaxed: the compare-and-swap below decides.
         let mut seen = leaf.load(Ordering::Relaxed);
-        for attempt in 0..TRIES {
+        let mut met = hint::is_wrong(self.key(), word, seen);
+        for _ in 0..TRIES {
             let Some((bit, left)) = next_claim(seen, from, mask) else { break };
             let id = word * IDS_PER_WORD + bit;
             // ORDERING: Acquire, pairs with `release` and `lease`: what came before the id was available is done.
@@ -120,9 +121,9 @@ impl<S: Deref<Target = [AtomicU64]>> LeaseMap<S> {
                 Ok(_) => {
                     hint::remember(self.key(), word, left);
                     hint::move_to(self.key(), behind(id));
-                    return Try::Claimed(id, attempt > 0);
+                    return Try::Claimed(id, met);
                 }
-                Err(now) => seen = now,
+                Err(now) => (seen, met) = (now, true),
             }
         }
         Try::Nothing

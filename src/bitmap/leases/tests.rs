@@ -45,6 +45,25 @@ fn a_wrong_guess_gives_no_id_twice_and_loses_none() {
     assert_eq!(one.count(0, 63), (32, 0));
 }
 
+/// As two holders do: each finds the word changed by the other, though no swap of its own after a look ever fails.
+#[test]
+fn who_meets_another_in_a_word_moves_away() {
+    let words: Vec<AtomicU64> = (0..lease_words_needed(128).unwrap()).map(|_| AtomicU64::new(0)).collect();
+    let [one, other] = [&words[..]; 2].map(|words| LeaseMap::new(128, words).unwrap());
+    assert!((0..128).all(|id| one.lease(id)));
+    for view in [&one, &other] {
+        let id = view.claim_in(32, 63).unwrap();
+        view.release(id).unwrap();
+    }
+    let parted = (0..8).any(|_| {
+        let ids = [&one, &other].map(|view| view.claim().unwrap());
+        one.release(ids[0]).unwrap();
+        other.release(ids[1]).unwrap();
+        ids[0] / 32 != ids[1] / 32
+    });
+    assert!(parted, "they stay in one word");
+}
+
 #[test]
 fn fresh_id_goes_before_one_freed_a_moment_ago() {
     let map = map(64);
