@@ -18,16 +18,6 @@ pub enum Limit {
     Max,
 }
 
-impl Limit {
-    /// Whether `charged` ids are within it.
-    pub fn admits(self, charged: u64) -> bool {
-        match self {
-            Self::Count(limit) => charged <= limit,
-            Self::Max => true,
-        }
-    }
-}
-
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,6 +114,5 @@ mod tests {
     #[test]
     fn every_number_is_below_max() {
         assert!(Limit::Count(u64::MAX) < Limit::Max);
-        assert!(Limit::Count(3).admits(3) && !Limit::Count(3).admits(4) && Limit::Max.admits(u64::MAX));
     }
 }

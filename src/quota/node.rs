@@ -202,19 +202,6 @@ impl Node {
         Ok(Charge::taken(self, n))
     }
 
-    /// Charges as many of `n` ids as there is room for, at least one. Refused like [`Node::try_charge`] of one.
-    pub fn try_charge_up_to(self: &Arc<Self>, n: u64) -> Result<Charge, Refusal> {
-        loop {
-            let some = n.min(self.room());
-            if some <= 1 {
-                return self.try_charge(some.max(n.min(1)));
-            }
-            if let Ok(charge) = self.probe_charge(some) {
-                return Ok(charge);
-            }
-        }
-    }
-
     /// Charges `n` ids without regard to any limit, and without an event: ids that are leased already, after a restart.
     ///
     /// Refused only where a level would pass [`super::MOST`], which ids that exist never do.

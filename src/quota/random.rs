@@ -16,7 +16,6 @@ const PATHS: [&str; 6] = ["/1", "/1/2", "/1/3", "/1/2/4", "/1/2/5", "/6"];
 enum Action {
     Charge(usize, u64),
     Regardless(usize, u64),
-    UpTo(usize, u64),
     Drop(usize),
     Split(usize, u64),
     Merge(usize, usize),
@@ -31,7 +30,6 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => (node.clone(), n.clone()).prop_map(|(node, n)| Action::Charge(node, n)),
         1 => (node.clone(), n.clone()).prop_map(|(node, n)| Action::Regardless(node, n)),
-        1 => (node.clone(), n.clone()).prop_map(|(node, n)| Action::UpTo(node, n)),
         2 => nth.clone().prop_map(Action::Drop),
         1 => (nth.clone(), n).prop_map(|(nth, n)| Action::Split(nth, n)),
         1 => (nth.clone(), nth.clone()).prop_map(|(one, other)| Action::Merge(one, other)),
@@ -68,7 +66,7 @@ impl Model {
     /// The level that refuses `n` more on `node`, levels that `but` is on left out.
     fn refuses(&self, node: usize, n: u64, but: Option<usize>) -> Option<usize> {
         let held = but.map(Self::lineage).unwrap_or_default();
-        let fits = |level: &usize| self.0[*level].max.admits(self.0[*level].current + n);
+        let fits = |level: &usize| Limit::Count(self.0[*level].current + n) <= self.0[*level].max;
         Self::lineage(node).into_iter().find(|level| n > 0 && !held.contains(level) && !fits(level))
     }
     fn count(&mut self, at: usize) {
@@ -100,19 +98,6 @@ fn run(actions: Vec<Action>) {
             Action::Regardless(node, n) => {
                 charges.push((node, nodes[node].charge_regardless(n).unwrap()));
                 model.add(node, n);
-            }
-            Action::UpTo(node, n) => {
-                let fits = (1..=n).rev().find(|&n| model.refuses(node, n, None).is_none());
-                match (nodes[node].try_charge_up_to(n), fits) {
-                    (Ok(charge), fits) => {
-                        assert_eq!(charge.count(), fits.unwrap_or(0));
-                        assert!(fits.is_some() || n == 0);
-                        model.add(node, charge.count());
-                        charges.push((node, charge));
-                    }
-                    (Err(_), None) => model.count(model.refuses(node, 1, None).unwrap()),
-                    (Err(refusal), Some(fits)) => panic!("{refusal}, but {fits} fit"),
-                }
             }
             Action::Drop(nth) if nth < charges.len() => {
                 let (node, charge) = charges.swap_remove(nth);

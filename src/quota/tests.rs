@@ -144,17 +144,6 @@ fn an_obstacle_is_no_event_until_it_is_refused() {
 }
 
 #[test]
-fn up_to_takes_what_fits_and_is_refused_only_when_nothing_does() {
-    let f = family();
-    f.b.set_policy_limit(Limit::Count(5));
-    let five = f.c.try_charge_up_to(64).unwrap();
-    assert_eq!((five.count(), f.events()), (5, [(0, 0); 5]));
-    assert_eq!(f.c.try_charge_up_to(64).unwrap_err(), refused("/a/b", 5, 5, 1));
-    assert_eq!(f.b.events_local(), 1);
-    assert_eq!(f.c.try_charge_up_to(0).unwrap().count(), 0);
-}
-
-#[test]
 fn no_number_overflows_a_counter() {
     let f = family();
     for n in [MOST + 1, u64::MAX / 2, u64::MAX] {
