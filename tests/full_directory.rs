@@ -4,36 +4,24 @@
 
 mod common;
 
-use common::{Actor, Cgroups, Daemon, Options, policy, supervised};
+use common::{Actor, Cgroups, Daemon, Options, policy, small_state, supervised};
 use ioasid::client::{ClientError, Service, Session, Set};
 use ioasid::model::{CgroupPath, Pasid, PasidRange, Refusal, SetRequest};
 use ioasid::proto::{CgroupInfo, Phase, Recharge, ResetPeak, RevokeSet, SetCgroupMax, SetInfo, WatchKind};
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
-
-/// Fills a directory's file system with one file, to the last byte.
-fn fill(directory: &std::path::Path) -> PathBuf {
-    use std::io::Write;
-    let path = directory.join("ballast");
-    let mut file = fs::File::create(&path).unwrap();
-    for size in [1 << 16, 4096, 1] {
-        while file.write_all(&vec![1; size]).is_ok() {}
-    }
-    path
-}
 
 #[test]
 fn a_full_runtime_directory_refuses_and_nothing_is_half_done() {
     let cgroups = Cgroups::new();
     let a = cgroups.make("a");
-    let mut daemon = start_with_small_state(&policy(&cgroups, "", ""), Options::default());
+    let mut daemon = small_state::start(&policy(&cgroups, "", ""), Options::default());
     daemon.may_warn();
     let actor = Actor::new(&cgroups, "a");
     let set = actor.create_set(&daemon, SetRequest { quota: Some(256), ..SetRequest::default() });
     let mut session = set.session().unwrap();
     let ids = session.alloc_many(2, None).unwrap();
-    let ballast = fill(&state_of(&daemon));
+    let ballast = small_state::fill(&daemon);
     // Lines of the ledger that have their page can still be written; then there is no more.
     let mut had = ids.clone();
     let error = loop {
@@ -68,21 +56,6 @@ fn a_full_runtime_directory_refuses_and_nothing_is_half_done() {
     assert!(daemon.terminate().success());
 }
 
-/// A service whose state directory is a file system of 2 MiB of its own; this test reaches it by the service's root.
-fn start_with_small_state(policy: &str, options: Options) -> Daemon {
-    // The directory is known when the service starts, so the script finds it among the arguments.
-    let script = r#"d=; for w in "$@"; do [ "$d" = --runtime-dir ] && STATE=$w/state; d=$w; done
-        mkdir -p "$STATE" && mount -t tmpfs -o size=2m,mode=0700 tmpfs "$STATE" && exec "$@""#;
-    let through = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"].map(str::to_owned);
-    Daemon::start_with(policy, &Options { through: through.to_vec(), ..options })
-}
-
-/// Its state directory, by the service's root.
-fn state_of(daemon: &Daemon) -> PathBuf {
-    let state = daemon.runtime_dir().join("state");
-    PathBuf::from(format!("/proc/{}/root", daemon.pid())).join(state.strip_prefix("/").unwrap())
-}
-
 /// A set with something of everything, and who asks.
 struct Scene {
     cgroups: Cgroups,
@@ -113,7 +86,7 @@ impl Scene {
             "[[rule]]\nname = \"behalf\"\ncgroup = \"/**\"\nusers = [\"root\"]\naction = \"allow\"\n\
              quota = {{ default = 64, max = 256 }}\nsets_per_cgroup = 64\non_behalf_of = [\"{scratch}/**\"]\n"
         );
-        let mut daemon = start_with_small_state(&policy(&cgroups, "quarantine = \"0s\"", &rest), supervised());
+        let mut daemon = small_state::start(&policy(&cgroups, "quarantine = \"0s\"", &rest), supervised());
         daemon.may_warn();
         let [a, ..] = ["a", "b", "c"].map(|below| cgroups.make(below));
         let mut service = daemon.service().with_patience(Duration::from_secs(60));
@@ -184,7 +157,7 @@ const REQUESTS: [Asking; 20] = [
 fn each_request_is_done_or_nothing_of_it_is_and_a_restart_agrees() {
     let mut scene = Scene::new();
     let mut failed = 0;
-    let ballast = fill(&state_of(&scene.daemon));
+    let ballast = small_state::fill(&scene.daemon);
     // The file of the records has some room in itself: until that is used up.
     let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
     assert!(named < 1000, "{named} names found room");
@@ -224,4 +197,26 @@ fn each_request_is_done_or_nothing_of_it_is_and_a_restart_agrees() {
     common::eventually("all is gone", || daemon.sets().is_empty().then_some(()));
     assert!(daemon.terminate().success());
     drop(cgroups);
+}
+
+/// As a client does that lost the answer to a restart: it is not refused for what was done.
+#[test]
+fn what_was_done_takes_no_room_when_it_is_asked_for_again() {
+    let mut scene = Scene::new();
+    let [a, b] = ["a", "b"].map(|below| scene.cgroups.path(below).to_string());
+    let recharge = Recharge { set: scene.one.set().0, cgroup: b };
+    let limit = SetCgroupMax { cgroup: a, max: "77".into(), persist: false };
+    scene.service.call(&recharge, &[]).unwrap();
+    scene.service.call(&limit, &[]).unwrap();
+    scene.one.set_quota(200).unwrap();
+    let ballast = small_state::fill(&scene.daemon);
+    let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
+    assert!(named < 1000, "{named} names found room");
+    let before = scene.book();
+    scene.service.call(&recharge, &[]).unwrap();
+    scene.service.call(&limit, &[]).unwrap();
+    scene.one.set_quota(200).unwrap();
+    assert_eq!(scene.book(), before);
+    assert!(scene.one.set_quota(201).is_err());
+    fs::remove_file(&ballast).unwrap();
 }

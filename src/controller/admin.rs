@@ -46,7 +46,10 @@ impl Controller {
                 node.set_delegated_limit(None);
             }
         }
-        if let Err(fault) = state.keep_limit(&node) {
+        // A client that lost the answer to a restart asks again: what was done then takes nothing now.
+        if node.limits() != before
+            && let Err(fault) = state.keep_limit(&node)
+        {
             node.set_administrator_limit(before.administrator);
             node.set_delegated_limit(before.delegated);
             return Err(fault.into());
@@ -77,6 +80,10 @@ impl Controller {
         let (mut state, node) = self.node_at(cgroup)?;
         let set = state.set_mut(id)?;
         set.must_be_active()?;
+        if Arc::ptr_eq(&set.node, &node) {
+            // Asked again by who lost the answer to a restart, or never moved: nothing to write, nobody to tell.
+            return Ok(());
+        }
         let from = set.cgroup.clone();
         let old = Arc::clone(&set.node);
         let levels: Vec<Arc<Node>> = std::iter::once(&node).chain(node.ancestors()).cloned().collect();

@@ -203,6 +203,9 @@ impl Controller {
             let bound = format!("quota {quota} is above its max {}", set.quota_max);
             return Err(Refusal::NotPermitted { rule: set.rule.clone(), bound }.into());
         }
+        if quota == set.quota {
+            return Ok(set.info(false));
+        }
         let mut record = set.record();
         record.quota = quota;
         state.record_set(id, record)?;

@@ -117,14 +117,14 @@ impl State {
 
     /// Writes changes, and all that was deferred, before anything else happens.
     pub(super) fn record(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        if self.keep.as_ref().is_some_and(|keep| keep.records.is_broken()) {
-            let entries = self.entries();
-            if let Some(keep) = &mut self.keep {
-                keep.records.write_anew(&entries)?;
-            }
-        }
+        let broken = self.keep.as_ref().is_some_and(|keep| keep.records.is_broken());
+        let entries = if broken { self.entries() } else { Vec::new() };
         let Some(keep) = &mut self.keep else { return Ok(()) };
-        keep.records.commit(changes)?;
+        if broken {
+            keep.records.write_anew(entries, changes)?;
+        } else {
+            keep.records.commit(changes)?;
+        }
         keep.parking.settle();
         Ok(())
     }

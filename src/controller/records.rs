@@ -92,7 +92,7 @@ impl Records {
 
     fn create(path: PathBuf, boot: &str) -> Result<Self, Fault> {
         let mut records = Self { path, boot: boot.to_owned(), store: None, deferred: Vec::new(), reserved: 1 };
-        records.write_anew(&[])?;
+        records.write_anew(Vec::new(), &[])?;
         Ok(records)
     }
 
@@ -101,32 +101,28 @@ impl Records {
         self.store.is_none()
     }
 
-    /// Replaces the file by one with these entries alone: after a write that failed.
-    pub(super) fn write_anew(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+    /// Replaces the file by one with these entries and changes to them alone: after a write that failed. The changes come with
+    /// the entries, which may say them already: a file with one and not the other would be what nobody was answered.
+    pub(super) fn write_anew(&mut self, entries: Vec<Entry>, changes: &[Change]) -> Result<(), Fault> {
         let fresh = self.path.with_extension("new");
-        let write = || -> Result<Database, redb::Error> {
+        let reserved = self.reserving(changes);
+        let entries: Vec<Change> = entries.into_iter().map(Change::Put).collect();
+        let write_file = || -> Result<Database, redb::Error> {
             match std::fs::remove_file(&fresh) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
             let store = builder().create(&fresh)?;
-            let transaction = store.begin_write()?;
-            {
-                let mut table = transaction.open_table(TABLE)?;
-                table.insert(PREFACE, &*self.preface(self.reserved))?;
-                for entry in entries {
-                    table.insert(&*entry.key().bytes(), &*entry.value())?;
-                }
-            }
-            transaction.commit()?;
+            write(&store, Some(&self.preface(reserved)), entries.iter().chain(changes))?;
             std::fs::rename(&fresh, &self.path)?;
             Ok(store)
         };
-        let store = write().map_err(|error| {
+        let store = write_file().map_err(|error| {
             let _ = std::fs::remove_file(&fresh);
             Fault::from_error(&error).while_doing(format!("write {}", self.path.display()))
         })?;
         self.store = Some(store);
+        self.reserved = reserved;
         self.deferred.clear();
         Ok(())
     }
@@ -136,28 +132,18 @@ impl Records {
         serde_json::to_vec(&preface).unwrap_or_default()
     }
 
+    /// Below which number sets are reserved once these changes are written.
+    fn reserving(&self, changes: &[Change]) -> u64 {
+        let last = changes.iter().filter_map(Change::set_number).max().unwrap_or(0);
+        if last >= self.reserved { last + AHEAD } else { self.reserved }
+    }
+
     /// Writes changes and all that was deferred, as one transaction. After a fault nothing is known to be written.
     pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Err(Fault::new("the records are to be written anew first")) };
-        let last = changes.iter().filter_map(Change::set_number).max().unwrap_or(0);
-        let reserved = if last >= self.reserved { last + AHEAD } else { self.reserved };
-        let write = || -> Result<(), redb::Error> {
-            let transaction = store.begin_write()?;
-            {
-                let mut table = transaction.open_table(TABLE)?;
-                if reserved != self.reserved {
-                    table.insert(PREFACE, &*self.preface(reserved))?;
-                }
-                for change in self.deferred.iter().chain(changes) {
-                    match change {
-                        Change::Put(entry) => drop(table.insert(&*entry.key().bytes(), &*entry.value())?),
-                        Change::Remove(key) => drop(table.remove(&*key.bytes())?),
-                    }
-                }
-            }
-            Ok(transaction.commit()?)
-        };
-        if let Err(error) = write() {
+        let reserved = self.reserving(changes);
+        let preface = (reserved != self.reserved).then(|| self.preface(reserved));
+        if let Err(error) = write(store, preface.as_deref(), self.deferred.iter().chain(changes)) {
             let fault = Fault::from_error(&error).while_doing(format!("write {}", self.path.display()));
             self.store = None;
             return Err(fault);
@@ -176,6 +162,28 @@ impl Records {
     pub(super) fn deferred(&self) -> usize {
         self.deferred.len()
     }
+}
+
+/// One transaction.
+fn write<'a>(
+    store: &Database,
+    preface: Option<&[u8]>,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<(), redb::Error> {
+    let transaction = store.begin_write()?;
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        if let Some(preface) = preface {
+            table.insert(PREFACE, preface)?;
+        }
+        for change in changes {
+            match change {
+                Change::Put(entry) => drop(table.insert(&*entry.key().bytes(), &*entry.value())?),
+                Change::Remove(key) => drop(table.remove(&*key.bytes())?),
+            }
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 fn builder() -> Builder {
@@ -219,6 +227,9 @@ mod tests {
     use super::super::entry::{CgroupRecord, EndRecord, Key, OnLease, SessionRecord, SetRecord};
     use super::*;
     use crate::model::{CgroupId, Domain, Limit, Pasid, PasidRange, SetId, SetState};
+    use redb::StorageBackend;
+    use std::io;
+    use std::sync::{Arc, Mutex, MutexGuard};
 
     fn set_entry(id: u64) -> Entry {
         Entry::Set(
@@ -290,6 +301,93 @@ mod tests {
         let copy = tempfile::tempdir().unwrap();
         std::fs::copy(dir.path().join(FILE), copy.path().join(FILE)).unwrap();
         assert_eq!(contents(copy.path()).entries, [set_entry(1)]);
+    }
+
+    /// A file in memory of which one write finds no room.
+    #[derive(Clone, Debug, Default)]
+    struct Small(Arc<Mutex<(Vec<u8>, Option<usize>)>>);
+
+    impl Small {
+        fn lock(&self) -> MutexGuard<'_, (Vec<u8>, Option<usize>)> {
+            self.0.lock().unwrap()
+        }
+    }
+
+    impl StorageBackend for Small {
+        fn len(&self) -> Result<u64, io::Error> {
+            Ok(self.lock().0.len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+            out.copy_from_slice(&self.lock().0[offset as usize..][..out.len()]);
+            Ok(())
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), io::Error> {
+            self.lock().0.resize(len as usize, 0);
+            Ok(())
+        }
+
+        fn sync_data(&self) -> Result<(), io::Error> {
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+            let (bytes, writes_left) = &mut *self.lock();
+            match writes_left {
+                Some(0) => return Err(io::ErrorKind::StorageFull.into()),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            bytes[offset as usize..][..data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_found_no_room_is_not_done_wherever_the_room_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let before: Vec<Entry> = (1..40).map(set_entry).collect();
+        for writes in 0.. {
+            let file = Small::default();
+            let store = Some(builder().create_with_backend(file.clone()).unwrap());
+            let (path, boot, deferred) = (dir.path().join(FILE), "boot".to_owned(), Vec::new());
+            let mut records = Records { path, boot, store, deferred, reserved: 1 };
+            records.commit(&before.iter().cloned().map(Change::Put).collect::<Vec<_>>()).unwrap();
+            file.lock().1 = Some(writes);
+            let mut changes = vec![Change::Remove(Key::Set(SetId(1)))];
+            changes.extend((40..90).map(|id| Change::Put(set_entry(id))));
+            let done = records.commit(&changes).is_ok();
+            // What a kill leaves.
+            std::fs::write(dir.path().join(FILE), &file.lock().0).unwrap();
+            let found = contents(dir.path()).entries;
+            if done {
+                assert_eq!(found, (2..90).map(set_entry).collect::<Vec<_>>());
+                assert!(writes > 5, "{writes} writes");
+                break;
+            }
+            assert_eq!(found, before, "the write after {writes} found no room");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_written_anew_has_the_changes_or_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut records, _) = Records::open(dir.path(), "boot").unwrap();
+        records.commit(&[Change::Put(set_entry(1))]).unwrap();
+        let changes = [Change::Remove(Key::Set(SetId(1))), Change::Put(set_entry(700))];
+        // Nothing can be written where a directory is in the way.
+        std::fs::create_dir(dir.path().join("records.new")).unwrap();
+        records.store = None;
+        records.write_anew(vec![set_entry(1), set_entry(2)], &changes).unwrap_err();
+        assert!(records.is_broken());
+        assert_eq!(contents(dir.path()).entries, [set_entry(1)]);
+        std::fs::remove_dir(dir.path().join("records.new")).unwrap();
+        records.write_anew(vec![set_entry(1), set_entry(2)], &changes).unwrap();
+        drop(records);
+        let found = contents(dir.path());
+        assert_eq!(found.entries, [set_entry(2), set_entry(700)]);
+        assert!(found.next_set > 700);
     }
 
     #[test]

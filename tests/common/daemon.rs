@@ -31,6 +31,7 @@ pub struct Daemon {
     child: Child,
     directory: TempDir,
     expect_warnings: bool,
+    expect_failures: bool,
 }
 
 impl Daemon {
@@ -48,7 +49,8 @@ impl Daemon {
     pub fn start_in(above: &Path, policy: &str, options: &Options) -> Self {
         let directory = scratch_directory_in(above);
         fs::write(directory.path().join("policy.toml"), policy).unwrap();
-        let mut daemon = Self { child: spawn(directory.path(), options), directory, expect_warnings: false };
+        let child = spawn(directory.path(), options);
+        let mut daemon = Self { child, directory, expect_warnings: false, expect_failures: false };
         daemon.wait_until_ready();
         daemon
     }
@@ -188,6 +190,11 @@ impl Daemon {
         self.expect_warnings = true;
     }
 
+    /// The service may fail requests in this test, for want of something of its own.
+    pub fn may_fail(&mut self) {
+        self.expect_failures = true;
+    }
+
     /// Ends it in an orderly way and proves that nothing is left over: no set, no id out, no charge, no log line that
     /// warns, no socket file. Every flow test ends so.
     pub fn finish(mut self) {
@@ -197,7 +204,8 @@ impl Daemon {
         assert!(status.success(), "the service ended with {status}:\n{}", self.log());
         assert!(!self.socket().exists(), "the socket file is left over");
         let log = self.log();
-        assert!(!log.contains("ERROR") && !log.contains("panicked"), "the service logged:\n{log}");
+        assert!(!log.contains("panicked"), "the service logged:\n{log}");
+        assert!(self.expect_failures || !log.contains("ERROR"), "the service logged:\n{log}");
         assert!(self.expect_warnings || !log.contains("WARN"), "the service logged:\n{log}");
     }
 

@@ -13,6 +13,7 @@ pub mod cgroups;
 pub mod daemon;
 pub mod libvirt;
 pub mod shown;
+pub mod small_state;
 pub mod terminal;
 pub mod wire;
 

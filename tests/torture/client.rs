@@ -2,7 +2,7 @@
 
 use crate::LIMIT;
 use crate::book::{Book, Dice};
-use crate::common::{Actor, Cgroups, Daemon, Order};
+use crate::common::{Actor, Cgroups, Daemon, Order, eventually};
 use ioasid::client::{ClientError, FreeOutcome, MappedSet, Service, Session, Set};
 use ioasid::model::{CgroupPath, Limit, Pasid, Refusal, SetRequest};
 use ioasid::proto::{GetCgroup, Recharge, RevokeSet, SetCgroupMax};
@@ -21,6 +21,8 @@ pub struct Scene<'a> {
     pub daemon: &'a Daemon,
     pub book: &'a Book,
     pub seed: u64,
+    /// Whether the service lacks something now and then.
+    pub faults: bool,
 }
 
 impl Scene<'_> {
@@ -51,17 +53,43 @@ pub trait Steps {
     fn renew(&mut self);
 }
 
-/// A refusal that the client asked for, or a panic.
-fn refused(error: &ClientError) {
-    assert!(
-        matches!(error.refusal(), Some(Refusal::LimitExceeded { .. } | Refusal::QuotaExceeded { .. })),
-        "refused: {error:?}"
-    );
+impl Scene<'_> {
+    /// What was done; `None` where a limit refused it, or what the service lacks now. Then nothing was done: the book will
+    /// tell.
+    fn unless_refused<T>(&self, outcome: Result<T, ClientError>) -> Option<T> {
+        let error = match outcome {
+            Ok(done) => return Some(done),
+            Err(error) => error,
+        };
+        let limited = matches!(error.refusal(), Some(Refusal::LimitExceeded { .. } | Refusal::QuotaExceeded { .. }));
+        assert!(limited || self.faults && is_fault(&error), "refused: {error:?}");
+        None
+    }
+
+    /// The same for what no limit refuses: asked for until it is done.
+    fn until_done<T>(&self, mut ask: impl FnMut() -> Result<T, ClientError>) -> T {
+        eventually("what the service lacked is there again", || match ask() {
+            Ok(done) => Some(done),
+            Err(error) => {
+                assert!(self.faults && is_fault(&error), "refused: {error:?}");
+                None
+            }
+        })
+    }
+
+    fn open(&self, service: &mut Service, cgroup: &CgroupPath, quota: u32) -> Result<Set, ClientError> {
+        let request = SetRequest { cgroup: Some(cgroup.clone()), quota: Some(quota), ..SetRequest::default() };
+        Ok(service.create_set(request)?.0.with_patience(PATIENCE))
+    }
 }
 
-fn open(service: &mut Service, cgroup: CgroupPath, quota: u32) -> Set {
-    let request = SetRequest { cgroup: Some(cgroup), quota: Some(quota), ..SetRequest::default() };
-    service.create_set(request).unwrap().0.with_patience(PATIENCE)
+/// Whether the service lacks what the test has taken from it.
+fn is_fault(error: &ClientError) -> bool {
+    match error {
+        ClientError::Fault(message) => message.contains("No space left on device"),
+        ClientError::Refused(Refusal::TooMany { limit, .. }) => limit == "descriptors of the service",
+        _ => false,
+    }
 }
 
 /// One client: a set, two sessions on it, and what it thinks it has.
@@ -93,7 +121,7 @@ impl<'a> Client<'a> {
         }
         let [home, _] = homes(number);
         let mut service = scene.service();
-        let set = open(&mut service, scene.path(&home), QUOTA);
+        let set = scene.open(&mut service, &scene.path(&home), QUOTA).unwrap();
         let (one, other) = (set.session().unwrap(), set.session().unwrap());
         let (ids, held, pending) = Default::default();
         let (dice, max, aliases) = (scene.dice(number), Limit::Max, HashMap::new());
@@ -114,34 +142,37 @@ impl<'a> Client<'a> {
 
     fn alloc(&mut self) {
         let count = 1 + u32::try_from(self.dice.below(4)).unwrap();
-        match self.one.alloc_many(count, None) {
-            Ok(ids) => {
-                assert_eq!(ids.len(), count as usize);
-                self.given(&ids);
-            }
-            Err(error) => refused(&error),
+        if let Some(ids) = self.scene.unless_refused(self.one.alloc_many(count, None)) {
+            assert_eq!(ids.len(), count as usize);
+            self.given(&ids);
         }
     }
 
     fn free(&mut self) {
         let Some(id) = self.any() else { return };
-        self.ids.remove(&id);
-        self.aliases.retain(|_, of| *of != id);
-        if self.held.contains(&id) {
-            // It stays ours until the reference is put.
-            self.pending.insert(id);
-            assert_eq!(self.one.free(&[id]).unwrap().pending, [id]);
-        } else {
+        // It stays ours until the reference is put.
+        let held = self.held.contains(&id);
+        if !held {
             self.scene.book.strike(self.number, id);
-            assert_eq!(self.one.free(&[id]).unwrap().pending, []);
+        }
+        match self.scene.unless_refused(self.one.free(&[id])) {
+            Some(freed) => {
+                self.ids.remove(&id);
+                self.aliases.retain(|_, of| *of != id);
+                let pending: &[Pasid] = if held { &[id] } else { &[] };
+                assert_eq!(freed.pending, pending);
+                self.pending.extend(pending);
+            }
+            None if held => {}
+            None => self.scene.book.enter(self.number, &self.home, id),
         }
     }
 
     fn name(&mut self) {
         let alias = self.dice.below(8);
         if let (Some(id), false) = (self.any(), self.aliases.contains_key(&alias)) {
-            self.one.alias_add(id, alias).unwrap();
-            self.aliases.insert(alias, id);
+            let named = self.scene.unless_refused(self.one.alias_add(id, alias));
+            self.aliases.extend(named.map(|()| (alias, id)));
         }
     }
 
@@ -149,8 +180,9 @@ impl<'a> Client<'a> {
         let all: Vec<u64> = self.aliases.keys().copied().collect();
         if let Some(alias) = self.dice.pick(&all) {
             assert_eq!(self.other.alias_find(alias).unwrap(), self.aliases[&alias]);
-            self.one.alias_del(alias).unwrap();
-            self.aliases.remove(&alias);
+            if self.scene.unless_refused(self.one.alias_del(alias)).is_some() {
+                self.aliases.remove(&alias);
+            }
         }
     }
 
@@ -158,19 +190,24 @@ impl<'a> Client<'a> {
         if let Some(id) = self.any()
             && !self.held.contains(&id)
         {
-            self.other.hold(id).unwrap();
-            self.held.insert(id);
+            let held = self.scene.unless_refused(self.other.hold(id));
+            self.held.extend(held.map(|()| id));
         }
     }
 
     fn put(&mut self) {
         let held: Vec<Pasid> = self.held.iter().copied().collect();
         if let Some(id) = self.dice.pick(&held) {
-            if self.pending.remove(&id) {
+            let last = self.pending.contains(&id);
+            if last {
                 self.scene.book.strike(self.number, id);
             }
-            self.other.put(id).unwrap();
-            self.held.remove(&id);
+            if self.scene.unless_refused(self.other.put(id)).is_some() {
+                self.held.remove(&id);
+                self.pending.remove(&id);
+            } else if last {
+                self.scene.book.enter(self.number, &self.home, id);
+            }
         }
     }
 
@@ -205,33 +242,38 @@ impl<'a> Client<'a> {
         let homes = homes(self.number);
         let to = if self.home == homes[0] { &homes[1] } else { &homes[0] };
         let call = Recharge { set: self.one.set().0, cgroup: self.scene.path(to).to_string() };
-        self.service.call(&call, &[]).unwrap();
-        self.home.clone_from(to);
-        self.scene.book.move_to(self.number, to);
+        if self.scene.unless_refused(self.service.call(&call, &[])).is_some() {
+            self.home.clone_from(to);
+            self.scene.book.move_to(self.number, to);
+        }
     }
 
     /// Limits that are never hit, so that they can be told from what they were.
     fn set_limits(&mut self) {
-        self.quota = QUOTA + u32::try_from(self.dice.below(9)).unwrap();
-        self.one.set_quota(self.quota).unwrap();
-        self.max = match self.dice.below(3) {
+        let quota = QUOTA + u32::try_from(self.dice.below(9)).unwrap();
+        if self.scene.unless_refused(self.one.set_quota(quota)).is_some() {
+            self.quota = quota;
+        }
+        let max = match self.dice.below(3) {
             0 => Limit::Max,
             more => Limit::Count(10 * LIMIT + more),
         };
         let [home, _] = homes(self.number);
-        let call =
-            SetCgroupMax { cgroup: self.scene.path(&home).to_string(), max: self.max.to_string(), persist: false };
-        self.service.call(&call, &[]).unwrap();
+        let call = SetCgroupMax { cgroup: self.scene.path(&home).to_string(), max: max.to_string(), persist: false };
+        if self.scene.unless_refused(self.service.call(&call, &[])).is_some() {
+            self.max = max;
+        }
     }
 
     fn be_revoked(&mut self) {
-        self.strike_all();
         let set = self.one.set();
-        match self.service.call(&RevokeSet { set: set.0, reason: "torture".to_owned() }, &[]) {
-            Ok(_) => {}
+        self.strike_all();
+        let (scene, service) = (self.scene, &mut self.service);
+        scene.until_done(|| match service.call(&RevokeSet { set: set.0, reason: "torture".to_owned() }, &[]) {
             // Done before a restart, and asked for again.
-            Err(error) => assert!(matches!(error.refusal(), Some(Refusal::Revoked { .. })), "{error:?}"),
-        }
+            Err(ClientError::Refused(Refusal::Revoked { .. })) => Ok(()),
+            outcome => outcome.map(drop),
+        });
         let revoked = self.one.alloc().unwrap_err();
         let expected = Refusal::Revoked { set, reason: "torture".to_owned() };
         assert_eq!(revoked.refusal(), Some(&expected));
@@ -242,19 +284,13 @@ impl<'a> Client<'a> {
     fn lose_a_cgroup(&mut self) {
         let name = format!("doomed-{}", self.number);
         self.scene.cgroups.make(&format!("slice/{name}"));
-        let set = open(&mut self.service, self.scene.path(&name), 4);
-        let mut session = set.session().unwrap();
-        match session.alloc() {
-            Ok(id) => {
-                self.scene.book.enter(self.number, &name, id);
-                self.scene.cgroups.remove(&format!("slice/{name}"));
-                self.scene.book.strike(self.number, id);
-            }
-            Err(error) => {
-                refused(&error);
-                self.scene.cgroups.remove(&format!("slice/{name}"));
-            }
-        }
+        let (scene, path) = (self.scene, self.scene.path(&name));
+        let set = scene.until_done(|| scene.open(&mut self.service, &path, 4));
+        let mut session = scene.until_done(|| set.session());
+        let id = scene.unless_refused(session.alloc());
+        id.iter().for_each(|id| scene.book.enter(self.number, &name, *id));
+        scene.cgroups.remove(&format!("slice/{name}"));
+        id.iter().for_each(|id| scene.book.strike(self.number, *id));
         let stale = session.alloc().unwrap_err();
         assert!(matches!(stale.refusal(), Some(Refusal::Stale { .. })), "{stale:?}");
     }
@@ -275,6 +311,8 @@ impl Steps for Client<'_> {
             190..194 => self.set_limits(),
             194..196 => self.be_revoked(),
             196..198 => self.lose_a_cgroup(),
+            // The processes take what they get.
+            _ if self.scene.faults => self.renew(),
             _ => self.send_a_process(),
         }
     }
@@ -294,9 +332,10 @@ impl Steps for Client<'_> {
 
     fn renew(&mut self) {
         self.strike_all();
-        self.set = open(&mut self.service, self.scene.path(&self.home), QUOTA);
+        let (scene, path) = (self.scene, self.scene.path(&self.home));
+        self.set = scene.until_done(|| scene.open(&mut self.service, &path, QUOTA));
         self.quota = QUOTA;
-        (self.one, self.other) = (self.set.session().unwrap(), self.set.session().unwrap());
+        (self.one, self.other) = scene.until_done(|| Ok((self.set.session()?, self.set.session()?)));
     }
 }
 
@@ -317,18 +356,15 @@ impl<'a> Mapper<'a> {
         let [home, _] = homes(number);
         scene.cgroups.make(&format!("slice/{home}"));
         let mut service = scene.service();
-        let set = open(&mut service, scene.path(&home), QUOTA);
+        let set = scene.open(&mut service, &scene.path(&home), QUOTA).unwrap();
         let mapped = set.map().unwrap();
         Self { number, scene, dice: scene.dice(number), service, home, set, mapped, ids: Vec::new() }
     }
 
     fn alloc(&mut self) {
-        match self.mapped.alloc() {
-            Ok(id) => {
-                self.scene.book.enter(self.number, &self.home, id);
-                self.ids.push(id);
-            }
-            Err(error) => refused(&error),
+        if let Some(id) = self.scene.unless_refused(self.mapped.alloc()) {
+            self.scene.book.enter(self.number, &self.home, id);
+            self.ids.push(id);
         }
     }
 
@@ -365,7 +401,8 @@ impl Steps for Mapper<'_> {
 
     fn renew(&mut self) {
         self.ids.drain(..).for_each(|id| self.scene.book.strike(self.number, id));
-        self.set = open(&mut self.service, self.scene.path(&self.home), QUOTA);
-        self.mapped = self.set.map().unwrap();
+        let (scene, path) = (self.scene, self.scene.path(&self.home));
+        self.set = scene.until_done(|| scene.open(&mut self.service, &path, QUOTA));
+        self.mapped = scene.until_done(|| self.set.map());
     }
 }

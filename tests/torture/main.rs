@@ -14,9 +14,11 @@ mod common;
 
 use book::{Book, Dice};
 use client::{Client, Mapper, Scene, Steps, homes};
-use common::{Actor, Cgroups, Daemon, Order, max, policy};
+use common::{Actor, Cgroups, Daemon, Order, max, policy, small_state, supervised};
 use ioasid::model::{CgroupPath, Domain, SetRequest};
+use std::fs;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ const MAPPERS: usize = 1;
 const ALL: u64 = (CLIENTS + MAPPERS) as u64;
 /// A limit that is hit now and then.
 const LIMIT: u64 = 60;
+/// How long the service lacks something at most.
+const A_MOMENT: Duration = Duration::from_millis(300);
 /// The book and the service are compared every so many kills.
 const CHECK_EVERY: u64 = 4;
 
@@ -70,6 +74,7 @@ impl Orders {
                 while self.stop.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
+                self.standing.fetch_sub(1, Ordering::SeqCst);
             }
         }
         client.renew();
@@ -82,17 +87,100 @@ impl Orders {
         (0..dice.below(20_000)).for_each(|_| std::hint::spin_loop());
     }
 
+    /// The same where the clients may be waiting for what the service lacks: not for long, then.
+    fn wait_a_moment(&self, dice: &mut Dice) {
+        let (at, until) = (self.steps.load(Ordering::SeqCst) + dice.below(60), Instant::now() + A_MOMENT);
+        while self.steps.load(Ordering::SeqCst) < at && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// Has all stand still, and looks.
     fn while_all_stand(&self, look: impl FnOnce()) {
-        self.standing.store(0, Ordering::SeqCst);
+        common::eventually("all have gone on", || (self.standing.load(Ordering::SeqCst) == 0).then_some(()));
         self.stop.store(true, Ordering::SeqCst);
         common::eventually("all stand still", || (self.standing.load(Ordering::SeqCst) == ALL).then_some(()));
         look();
     }
+
+    fn go_on(&self) {
+        self.stop.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What the service lacks for a while.
+enum Lack {
+    Nothing,
+    /// Room in its state directory, but for this file.
+    Room(PathBuf),
+    /// Descriptors for anybody new, in this process.
+    Descriptors(u32),
+}
+
+impl Lack {
+    /// Takes something from the service.
+    fn any(dice: &mut Dice, daemon: &Daemon, orders: &Orders) -> Self {
+        match dice.below(4) {
+            0 => Self::Nothing,
+            1 => {
+                // Who was cut off by the last kill has a session again: no request is done and its answer refused.
+                orders.while_all_stand(|| {});
+                let service = common::eventually("somebody serves", || daemon.served_by());
+                limit_descriptors(service, room_for(service, dice.below(8)));
+                orders.go_on();
+                Self::Descriptors(service)
+            }
+            _ => Self::Room(small_state::fill(daemon)),
+        }
+    }
+
+    /// Gives it back, with a kill before or after. Descriptors are a process's own: those come back first.
+    fn end(self, dice: &mut Dice, daemon: &Daemon) {
+        let killed_first = dice.below(2) == 0;
+        match self {
+            Self::Nothing => {}
+            Self::Descriptors(service) => limit_descriptors(service, 20_000),
+            Self::Room(ballast) => {
+                if killed_first {
+                    daemon.kill_service();
+                }
+                fs::remove_file(ballast).unwrap();
+                if killed_first {
+                    return;
+                }
+            }
+        }
+        daemon.kill_service();
+    }
+}
+
+/// The limit that leaves a service room for so few newcomers, and what it keeps for who is there: a quarter, at most 32.
+fn room_for(service: u32, newcomers: u64) -> u64 {
+    let open = fs::read_dir(format!("/proc/{service}/fd")).unwrap();
+    let highest = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max().unwrap();
+    let used = highest + 1 + newcomers;
+    used + (used / 3).min(32)
+}
+
+/// Changes a process's soft limit.
+fn limit_descriptors(pid: u32, most: u64) {
+    let limit = format!("--nofile={most}:");
+    let done = std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
+    assert!(done.success());
 }
 
 #[test]
 fn the_book_is_clean_after_kills_at_random_moments() {
+    torture(false);
+}
+
+/// The state directory full, no descriptors left, in turn and while it is killed. What was refused then was not done.
+#[test]
+fn the_book_is_clean_after_kills_of_a_service_that_lacks_something() {
+    torture(true);
+}
+
+fn torture(faults: bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let kills = number("IOASID_TORTURE").unwrap_or(12);
     let seed = number("IOASID_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
@@ -105,11 +193,15 @@ fn the_book_is_clean_after_kills_at_random_moments() {
          quota = {{ default = 8, max = 256 }}\nsets_per_cgroup = 64\non_behalf_of = [\"{scratch}/**\"]\n",
         max(&cgroups, "slice", LIMIT)
     );
-    let daemon =
-        Daemon::start_supervised(&policy(&cgroups, "bits = 9\nreserved = [\"0-31\"]\nquarantine = \"2ms\"", &rest));
+    let policy = policy(&cgroups, "bits = 9\nreserved = [\"0-31\"]\nquarantine = \"2ms\"", &rest);
+    let mut daemon = if faults { small_state::start(&policy, supervised()) } else { Daemon::start_supervised(&policy) };
+    daemon.may_warn();
+    if faults {
+        daemon.may_fail();
+    }
     let book = Book::default();
     let orders = Orders::default();
-    let scene = Scene { cgroups: &cgroups, daemon: &daemon, book: &book, seed };
+    let scene = Scene { cgroups: &cgroups, daemon: &daemon, book: &book, seed, faults };
     let began = Instant::now();
     std::thread::scope(|scope| {
         let orders = &orders;
@@ -123,11 +215,15 @@ fn the_book_is_clean_after_kills_at_random_moments() {
         let mut torture = || {
             for kill in 1..=kills {
                 orders.wait_a_while(&mut dice);
-                daemon.kill_service();
+                let lack = if faults { Lack::any(&mut dice, &daemon, orders) } else { Lack::Nothing };
+                if faults {
+                    orders.wait_a_moment(&mut dice);
+                }
+                lack.end(&mut dice, &daemon);
                 if kill % CHECK_EVERY == 0 || kill == kills {
                     orders.while_all_stand(|| compare(&daemon, &book, &slice));
                     orders.end.store(kill == kills, Ordering::SeqCst);
-                    orders.stop.store(false, Ordering::SeqCst);
+                    orders.go_on();
                 }
                 if kill % 100 == 0 {
                     println!("{kill} kills in {:.1?}", began.elapsed());
@@ -137,7 +233,7 @@ fn the_book_is_clean_after_kills_at_random_moments() {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut torture));
         // The clients end, whatever became of it.
         orders.end.store(true, Ordering::SeqCst);
-        orders.stop.store(false, Ordering::SeqCst);
+        orders.go_on();
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     let steps = orders.steps.load(Ordering::SeqCst);
