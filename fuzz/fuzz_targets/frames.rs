@@ -1,4 +1,5 @@
-//! Frames as clients send them: whatever comes in is parsed, refused, or understood, and never more.
+//! Frames as clients send them, and requests to `ioasidd --outside`: whatever comes in is parsed, refused, or understood, and
+//! never more.
 #![no_main]
 
 use ioasid::proto::*;
@@ -22,6 +23,10 @@ macro_rules! each {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Some(request) = outside::Request::parse(bytes) {
+        assert!(bytes.len() <= outside::MAX_REQUEST);
+        assert_eq!(request.to_string().as_bytes(), bytes);
+    }
     let Ok((header, body)) = parse_frame(bytes) else { return };
     each!(header, body:
         Hello CreateSet OpenSet IdentifySet VerifyPasid ListSets ShowSet GetStatus GetCgroup SetCgroupMax ResetPeak
