@@ -9,6 +9,8 @@ use ioasid::client::Set;
 use ioasid::model::{Refusal, SetRequest};
 use ioasid::proto::{Call, GetStatus, Header, Info, Kind, MAX_FRAME, OpenSession, VERSION};
 use ioasid::sys::seqpacket;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const SPACE: &str = "bits = 12\nquarantine = \"0s\"";
@@ -235,6 +237,55 @@ fn descriptors_that_a_call_does_not_take_are_closed_at_once() {
     assert_eq!(refusal, Refusal::NotFound { what: "a set with this descriptor".into() });
     drop((set, wire, actor));
     common::eventually_equal("the charge", &0, || daemon.current(&guest));
+    daemon.settles_to(&before);
+    daemon.finish();
+}
+
+/// A TCP socket whose close waits, for longer than anything may take here, until the other end is gone.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (reader, _) = listener.accept().unwrap();
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 600 };
+    nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.write(&[0; 1 << 16]).is_ok() {}
+    (sender.into(), reader)
+}
+
+#[test]
+fn a_descriptor_whose_close_waits_holds_up_nobody() {
+    let (_cgroups, daemon, actor) = start();
+    let before = daemon.snapshot();
+    let wire = actor.connect(&daemon);
+    let set = actor.create_set(&daemon, SetRequest::default());
+    let session = Wire::open_session(set.as_fd(), seqpacket::pair().unwrap()).unwrap();
+    let (info, status) = (frame(VERSION, 1, Info::OP, 0, b"{}"), frame(VERSION, 1, GetStatus::OP, 0, b"{}"));
+    let no_request = frame(VERSION, 2, GetStatus::OP, 0, b"{}");
+    let ended = actor.connect(&daemon);
+    let mut readers = Vec::new();
+    for (socket, before_it, bytes) in [
+        (wire.as_fd(), None, &*status),
+        (session.as_fd(), None, &*info),
+        (set.as_fd(), None, &*open_session_frame()),
+        (set.as_fd(), None, b"no frame"),
+        // Unread in the queue of a connection that ends for what came before.
+        (ended.as_fd(), Some(&*no_request), b"unread"),
+    ] {
+        let (rider, reader) = lingering();
+        daemon.signal("STOP");
+        if let Some(bytes) = before_it {
+            seqpacket::send(socket, bytes, &[], None).unwrap();
+        }
+        seqpacket::send(socket, bytes, &[rider.as_fd()], None).unwrap();
+        // What the service has is the last copy.
+        drop(rider);
+        daemon.signal("CONT");
+        readers.push(reader);
+        daemon.status();
+        set.session().unwrap().info().unwrap();
+    }
+    drop((readers, ended, session, set, wire, actor));
     daemon.settles_to(&before);
     daemon.finish();
 }

@@ -133,7 +133,7 @@ pub unsafe extern "C" fn ioasid_receive(out: *mut *mut SetHandle, socket: c_int)
         let mut byte = [0; 1];
         let mut fds = match seqpacket::receive(socket, &mut byte, None).map_err(ClientError::Unreachable)? {
             Received::Message { fds, .. } => fds,
-            Received::Truncated => return Err(Refusal::invalid("message", "a longer one", "one byte").into()),
+            Received::Truncated(_) => return Err(Refusal::invalid("message", "a longer one", "one byte").into()),
             Received::Closed => return Err(ClientError::Unreachable(std::io::ErrorKind::BrokenPipe.into())),
         };
         let count = fds.len();

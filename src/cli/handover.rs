@@ -87,7 +87,7 @@ fn take(socket: BorrowedFd<'_>, peer_uid: Option<u32>) -> Result<Set, Refusal> {
             }
             fds
         }
-        Ok(Received::Truncated) => return Err(Refusal::invalid("offer", "a message cut short", "one set FD")),
+        Ok(Received::Truncated(_)) => return Err(Refusal::invalid("offer", "a message cut short", "one set FD")),
         Ok(Received::Closed) => return Err(Refusal::invalid("offer", "nothing", "one set FD")),
         Err(error) => return Err(Refusal::invalid("offer", error, "one set FD")),
     };

@@ -126,7 +126,7 @@ impl Connection {
         let protocol = |what: &str| Broken::Other(ClientError::Protocol(what.to_owned()));
         match seqpacket::receive(self.socket.as_fd(), &mut self.buffer, deadline)? {
             seqpacket::Received::Closed => Err(Broken::Gone(io::ErrorKind::ConnectionReset.into())),
-            seqpacket::Received::Truncated => Err(protocol("a message that is cut short")),
+            seqpacket::Received::Truncated(_) => Err(protocol("a message that is cut short")),
             seqpacket::Received::Message { len, fds } => {
                 let bytes = self.buffer.get(..len).unwrap_or_default();
                 let (header, body) = parse_frame(bytes).map_err(|refusal| protocol(&refusal.to_string()))?;

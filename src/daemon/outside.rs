@@ -86,7 +86,7 @@ fn converse(
     let mut buffer = [0; MAX_REQUEST];
     let request = match seqpacket::receive(connection, &mut buffer, deadline).map_err(|e| e.to_string())? {
         Received::Message { len, fds } if fds.is_empty() => buffer.get(..len).and_then(Request::parse),
-        Received::Message { .. } | Received::Truncated | Received::Closed => None,
+        Received::Message { .. } | Received::Truncated(_) | Received::Closed => None,
     };
     let request = request.ok_or("what came is no request")?;
     let (errno, opened) = match act(request) {

@@ -130,7 +130,7 @@ fn ask(socket: &Path, request: Request) -> io::Result<Option<OwnedFd>> {
             Some(errno) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(io::ErrorKind::InvalidData.into()),
         },
-        Received::Truncated => Err(io::ErrorKind::InvalidData.into()),
+        Received::Truncated(_) => Err(io::ErrorKind::InvalidData.into()),
         Received::Closed => Err(io::Error::other("ioasidd --outside does not serve this process")),
     }
 }

@@ -6,6 +6,7 @@ use crate::proto::{
     Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
     split_reply,
 };
+use crate::sys::closing::Riders;
 use crate::sys::readiness::Registered;
 use crate::sys::seqpacket::{self, Received};
 use std::cell::RefCell;
@@ -29,7 +30,7 @@ const BYTES_OF_A_REQUEST: usize = 4096;
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// A request, with the descriptors that rode on it.
-    Request(Header, Vec<u8>, Vec<OwnedFd>),
+    Request(Header, Vec<u8>, Riders),
     /// Something that is no frame; what rode on it is closed.
     Malformed(Refusal),
     /// It is over: closed, shut down, broken, or the peer sent a frame that is no request.
@@ -156,25 +157,31 @@ async fn receive(socket: &Registered, receive: Receive) -> Incoming {
             let received = receive(socket, buffer)?;
             let bytes = match &received {
                 Received::Message { len, .. } => buffer.get(..*len).unwrap_or_default().to_vec(),
-                Received::Truncated | Received::Closed => Vec::new(),
+                Received::Truncated(_) | Received::Closed => Vec::new(),
             };
             Ok((received, bytes))
         })
     });
     match received.await {
-        Ok((Received::Message { fds, .. }, mut bytes)) => match parse_frame(&bytes) {
-            Ok((header, _)) if header.kind == Kind::Request && header.flags == 0 => {
-                Incoming::Request(header, bytes.split_off(Header::BYTES), fds)
+        Ok((Received::Message { fds, .. }, mut bytes)) => {
+            let riders = Riders::from(fds);
+            match parse_frame(&bytes) {
+                Ok((header, _)) if header.kind == Kind::Request && header.flags == 0 => {
+                    Incoming::Request(header, bytes.split_off(Header::BYTES), riders)
+                }
+                // Two of our own ends connected to each other would answer answers for ever.
+                Ok(_) => Incoming::Over,
+                Err(refusal) => Incoming::Malformed(refusal),
             }
-            // Two of our own ends connected to each other would answer answers for ever.
-            Ok(_) => Incoming::Over,
-            Err(refusal) => Incoming::Malformed(refusal),
-        },
-        Ok((Received::Truncated, _)) => Incoming::Malformed(Refusal::invalid(
-            "frame",
-            "a message that was cut short",
-            "at most 65552 bytes, with descriptors that the service has room for",
-        )),
+        }
+        Ok((Received::Truncated(fds), _)) => {
+            drop(Riders::from(fds));
+            Incoming::Malformed(Refusal::invalid(
+                "frame",
+                "a message that was cut short",
+                "at most 65552 bytes, with descriptors that the service has room for",
+            ))
+        }
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Incoming::Gone,
         Ok((Received::Closed, _)) | Err(_) => Incoming::Over,
     }

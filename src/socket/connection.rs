@@ -10,6 +10,7 @@ use crate::proto::{
     Identified, IdentifySet, Kind, ListSets, OpenIommufd, OpenSet, Recharge, Reload, ResetPeak, RevokeSet,
     SetCgroupMax, SetInfo, SetSetQuota, ShowSet, Verified, VerifyPasid, decode_request, encode,
 };
+use crate::sys::closing::Riders;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
@@ -86,7 +87,7 @@ impl Connection<'_> {
         self.edge.controller.permit(caller, deed, self.edge.consent(), false).await
     }
 
-    async fn handle(&self, header: Header, body: &[u8], fds: Vec<OwnedFd>) -> Reply {
+    async fn handle(&self, header: Header, body: &[u8], fds: Riders) -> Reply {
         let controller = &self.edge.controller;
         match header.op {
             Hello::OP => answer::<Hello>(header, body, |_| {

@@ -5,6 +5,7 @@ use super::{Edge, session};
 use crate::controller::{Closed, SetEnd, refuse_when_scarce};
 use crate::model::{Failure, Refusal};
 use crate::proto::{Call, Header, Kind, OpenSession, Opened, decode_request};
+use crate::sys::closing::Riders;
 use crate::sys::readiness::{self, Registered};
 use crate::sys::socket_option;
 use std::io;
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
     loop {
         match channel::receive_on_set(&socket).await {
-            Incoming::Request(header, body, fds) => open_session(edge, end, header, &body, fds),
+            Incoming::Request(header, body, riders) => open_session(edge, end, header, &body, riders),
             // Nothing is answered here: all holders share one queue. A wrong frame is dropped with what rode on it.
             Incoming::Malformed(_) => {}
             // A frame that is no request. The end of what a holder can say, by half a shutdown(2), is a hang-up: read
@@ -50,15 +51,13 @@ fn still_speaks(socket: &Registered) -> bool {
 }
 
 /// Opens the session whose end rides on the request, and says on it that it is open, or why not.
-fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut fds: Vec<OwnedFd>) {
-    if header.op != OpenSession::OP || fds.len() != 1 {
-        return;
-    }
-    let Some(offered) = fds.pop() else { return };
+fn open_session(edge: &Arc<Edge>, end: SetEnd, header: Header, body: &[u8], mut riders: Riders) {
+    let ([offered], OpenSession::OP) = (&*riders, header.op) else { return };
     if !is_fresh_pair(edge, offered.as_fd()).unwrap_or(false) {
         tracing::debug!(set = end.set.0, "a session end that is no fresh SEQPACKET pair");
         return;
     }
+    let Some(offered) = riders.pop() else { return };
     let opened =
         refuse_when_scarce(offered.as_fd()).map_err(Failure::from).and_then(|()| open(edge, end, &offered, body));
     let Ok(channel) = Channel::new(offered) else {

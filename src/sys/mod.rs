@@ -12,6 +12,8 @@ pub mod accounts;
 mod address;
 pub mod cgroup;
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod closing;
 pub mod command;
 pub mod cuse;
 pub mod ending;

@@ -87,6 +87,7 @@ pub use registered::Registered;
 
 #[cfg(feature = "daemon")]
 mod registered {
+    use crate::sys::closing::Queue;
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
     use tokio::io::Interest;
@@ -97,20 +98,22 @@ mod registered {
     /// Give it to one owner per open file: readiness is edge-triggered, and [`Registered::read`] clears it only when
     /// the operation says `WouldBlock`.
     #[derive(Debug)]
-    pub struct Registered(AsyncFd<OwnedFd>);
+    pub struct Registered(AsyncFd<Queue>);
 
     impl Registered {
         /// Registers `fd` for reading and writing. Must be called inside a tokio runtime with IO enabled (panics
         /// otherwise). Faults: EPERM for files that cannot be polled (regular files).
         pub fn new(fd: OwnedFd) -> io::Result<Self> {
-            // SAFETY: `OwnedFd` keeps one descriptor open for as long as the AsyncFd owns it, and always names that one.
-            unsafe { AsyncFd::register(fd) }.map(Self).map_err(io::Error::from)
+            // SAFETY: `Queue` keeps one descriptor open for as long as the AsyncFd owns it, and always names that one.
+            unsafe { AsyncFd::register(Queue::from(fd)) }.map(Self).map_err(io::Error::from)
         }
 
         /// The same for reading only: pidfds, inotify.
         pub fn for_reading(fd: OwnedFd) -> io::Result<Self> {
             // SAFETY: as in `new`.
-            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map(Self).map_err(io::Error::from)
+            unsafe { AsyncFd::register_with_interest(Queue::from(fd), Interest::READABLE) }
+                .map(Self)
+                .map_err(io::Error::from)
         }
 
         /// Runs `operation` when the descriptor may be readable, again after each `WouldBlock`.
@@ -144,7 +147,7 @@ mod registered {
 
         /// Takes it out of the reactor.
         pub fn into_inner(self) -> OwnedFd {
-            self.0.into_inner()
+            self.0.into_inner().into_fd()
         }
     }
 

@@ -31,8 +31,8 @@ pub enum Received {
         fds: Vec<OwnedFd>,
     },
     /// A message larger than the buffer, or with control data cut short (a full descriptor table among the reasons).
-    /// It is gone, and everything that came with it closed.
-    Truncated,
+    /// It is gone; what came with it is for the receiver to close.
+    Truncated(Vec<OwnedFd>),
     /// The end: the peer closed or shut down, and nothing is left to read.
     Closed,
 }
@@ -161,7 +161,7 @@ fn receive_with(
         }
     };
     if cut {
-        return Ok(Received::Truncated);
+        return Ok(Received::Truncated(fds));
     }
     if len == 0 {
         // An empty packet looks like the end; only the socket's state tells.
@@ -281,7 +281,7 @@ mod tests {
         let (c, d) = pair().unwrap();
         try_send(a.as_fd(), b"too long", &[c.as_fd(), c.as_fd()]).unwrap();
         drop(c);
-        assert!(matches!(try_receive(b.as_fd(), &mut [0; 4]).unwrap(), Received::Truncated));
+        assert!(matches!(try_receive(b.as_fd(), &mut [0; 4]).unwrap(), Received::Truncated(_)));
         assert!(readiness::now(d.as_fd()).unwrap().hung_up);
         assert_eq!(try_receive(b.as_fd(), &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

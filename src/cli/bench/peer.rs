@@ -51,7 +51,7 @@ impl Peer {
         seqpacket::send(socket.as_fd(), word, &[], None)?;
         match seqpacket::receive(socket.as_fd(), &mut [0; 16], None)? {
             Received::Message { .. } => Ok(()),
-            Received::Truncated | Received::Closed => Err(io::ErrorKind::UnexpectedEof.into()),
+            Received::Truncated(_) | Received::Closed => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
