@@ -82,6 +82,30 @@ fn a_delegate_never_lifts_a_policy_line() {
 }
 
 #[test]
+fn a_delegate_shares_out_what_an_administrator_gave_where_unset_is_zero() {
+    let cgroups = Cgroups::new();
+    cgroups.make("mine/a");
+    cgroups.delegate("mine", USER);
+    let daemon = Daemon::start(&policy(&cgroups, &format!("{SPACE}\nprofile = \"rfc-v4\""), ""));
+    let (admin, actor) = (daemon.connect(), Actor::of_user(&cgroups, "mine/a", USER));
+    let wire = actor.connect(&daemon);
+    for below in ["", "mine"] {
+        set_max(&admin, &cgroups, below, "9").unwrap();
+    }
+    let parent = cgroups.path("").parent();
+    for level in std::iter::successors(parent, |path| path.parent()).filter(|path| !path.is_root()) {
+        admin.ask(&SetCgroupMax { cgroup: level.to_string(), max: "9".into(), persist: false }).unwrap();
+    }
+    // No line of the policy says 0, so there is none to lift.
+    set_max(&wire, &cgroups, "mine/a", "7").unwrap();
+    assert_eq!(show(&wire, &cgroups, "mine/a").effective_max, Limit::Count(7));
+    let (set, _) = wire.create_set_of(64).unwrap();
+    set.session().unwrap().alloc_many(7, None).unwrap();
+    drop((set, wire, actor, admin));
+    daemon.finish();
+}
+
+#[test]
 fn what_an_administrator_writes_stands_over_what_a_delegate_wrote() {
     let cgroups = Cgroups::new();
     cgroups.make("mine/a");

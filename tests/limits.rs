@@ -147,12 +147,27 @@ fn more_than_one_request_may_take_is_refused_by_what_refuses_it_anyhow() {
         assert_eq!((quota, leased, asked), (64, 0, count));
     }
     assert_eq!(host.counters("a"), (0, 0, 0, 0));
+    session.set_quota(1).unwrap();
+    session.alloc().unwrap();
     let nothing = refused(session.alloc_many(0, None));
     assert!(
         matches!(&nothing, Refusal::InvalidArgument { field, value, .. } if field == "count" && value == "0"),
         "{nothing:?}"
     );
     drop((session, set));
+    host.finish();
+}
+
+#[test]
+fn more_ids_than_there_are_is_no_space_however_many() {
+    let host = Host::new("bits = 4\nquarantine = \"0s\"", &[]);
+    let text = std::fs::read_to_string(host.daemon.policy_file()).unwrap().replace("max = 256", "max = 20000");
+    std::fs::write(host.daemon.policy_file(), text).unwrap();
+    host.admin.ask(&ioasid::proto::Reload {}).unwrap();
+    let (_actor, set) = host.guest("a", 20_000);
+    let refusal = refused(set.session().unwrap().alloc_many(9000, None));
+    assert!(matches!(refusal, Refusal::NoSpace { free: 15, asked: 9000, .. }), "{refusal:?}");
+    drop(set);
     host.finish();
 }
 
@@ -217,8 +232,24 @@ fn the_quota_is_asked_before_the_cgroup_and_the_cgroup_before_the_ids() {
     let none = Refusal::NoSpace { domain: info.domain, range: PasidRange::new(0, 15).unwrap(), free: 8, asked: 9 };
     assert_eq!(refused(session.alloc_many(9, None)), none);
     assert_eq!(host.counters("a"), (0, 0, 1, 1), "ENOSPC is no max event, and moves nothing");
-    session.alloc_many(8, None).unwrap();
+    let ids = session.alloc_many(8, None).unwrap();
     assert_eq!(host.cgroup("a").current, 8);
+    // A range that has nothing to do with the set's is of the ids: quota and cgroup come first.
+    let elsewhere = PasidRange::new(300, 400).unwrap();
+    session.set_quota(9).unwrap();
+    host.set_max("a", "9").unwrap();
+    let quota = Refusal::QuotaExceeded { set: info.set, quota: 9, leased: 8, asked: 2 };
+    assert_eq!(refused(session.alloc_many(2, Some(elsewhere))), quota);
+    session.set_quota(64).unwrap();
+    let cgroup = host.cgroups.path("a");
+    let limit = Refusal::LimitExceeded { cgroup, max: Limit::Count(9), current: 8, asked: 2 };
+    assert_eq!(refused(session.alloc_many(2, Some(elsewhere))), limit);
+    session.free(&ids).unwrap();
+    for (count, asked) in [(2, elsewhere), (9, PasidRange::new(0, 15).unwrap())] {
+        let free = if asked == elsewhere { 0 } else { 8 };
+        let none = Refusal::NoSpace { domain: info.domain, range: asked, free, asked: count };
+        assert_eq!(refused(session.alloc_many(count, Some(asked))), none);
+    }
     drop((set, session));
     host.finish();
 }
@@ -293,6 +324,7 @@ fn a_removed_cgroup_is_dying_until_its_charge_returns_and_made_again_is_a_new_on
     let pasids = session.alloc_many(6, None).unwrap();
     actor.kill();
     host.cgroups.remove("slice/a");
+    assert!(host.cgroup("slice/a").dying, "whoever looks first sees it");
     assert_eq!(refused(session.alloc()), Refusal::Stale { cgroup: path.clone() });
     let dying = host.cgroup("slice/a");
     assert_eq!((dying.id, dying.current, dying.dying), (old_id, 6, true));

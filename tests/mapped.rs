@@ -96,6 +96,52 @@ fn a_mapped_set_leases_batches_and_charges_what_it_leases() {
 }
 
 #[test]
+fn a_batch_is_as_large_as_the_policy_says() {
+    let scene = Scene::new("512", 200);
+    let set = scene.set("guest", 300);
+    let mapped = set.map().unwrap();
+    mapped.alloc().unwrap();
+    assert_eq!(scene.current("guest"), 200);
+    drop((mapped, set));
+    scene.daemon.finish();
+}
+
+#[test]
+fn an_id_of_another_set_is_not_freed_and_said_to_be() {
+    let scene = Scene::new("512", 64);
+    let (set, other) = (scene.set("guest", 64), scene.set("other", 64));
+    let (mapped, mut session) = (set.map().unwrap(), other.session().unwrap());
+    mapped.alloc().unwrap();
+    let theirs = session.alloc().unwrap();
+    assert_eq!(refusal(mapped.free(theirs).unwrap_err()), Refusal::ForeignPasid { pasid: theirs });
+    assert_eq!(session.info().unwrap().pasids, Some(vec![theirs]));
+    drop((mapped, set, session, other));
+    scene.daemon.finish();
+}
+
+/// By quota, by limit, by the ids: nobody loses leases to a request that all of them would not make possible.
+#[test]
+fn who_asks_for_what_cannot_be_takes_nothing_from_others() {
+    let scene = Scene::new("100", 64);
+    let (set, other) = (scene.set("guest", 64), scene.set("other", 200));
+    let (mapped, mut session) = (set.map().unwrap(), other.session().unwrap());
+    mapped.alloc().unwrap();
+    assert_eq!(scene.current("guest"), 64);
+    for count in [201, 101, 100] {
+        refusal(session.alloc_many(count, None).unwrap_err());
+        assert_eq!((scene.current("guest"), scene.current("other")), (64, 0), "{count}");
+    }
+    // All but the one that is used, and no more than it takes.
+    session.alloc_many(50, None).unwrap();
+    assert_eq!((scene.current("guest"), scene.current("other")), (50, 50));
+    let range = PasidRange::new(1024, 1123).unwrap();
+    refusal(session.alloc_many(51, Some(range)).unwrap_err());
+    assert_eq!(scene.current("guest"), 50);
+    drop((mapped, set, session, other));
+    scene.daemon.finish();
+}
+
+#[test]
 fn a_double_free_is_noticed_and_changes_nothing() {
     let scene = Scene::new("512", 64);
     let set = scene.set("guest", 64);

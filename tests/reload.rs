@@ -40,6 +40,29 @@ fn a_reload_takes_hold_of_limits_and_rules_at_once() {
 }
 
 #[test]
+fn ranges_that_are_reserved_later_are_handed_out_no_more_once_the_space_is_idle() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let mut daemon = Daemon::start(&policy(&cgroups, SPACE, ""));
+    daemon.may_warn();
+    let actor = Actor::new(&cgroups, "a");
+    let set = actor.create_set(&daemon, SetRequest::default());
+    set.session().unwrap().alloc().unwrap();
+    let reserving = policy(&cgroups, &format!("{SPACE}\nreserved = [\"0-2000\"]"), "");
+    std::fs::write(daemon.policy_file(), reserving).unwrap();
+    daemon.connect().ask(&Reload {}).unwrap();
+    assert!(daemon.log().contains("take effect with the first set"), "{}", daemon.log());
+    assert_eq!(daemon.status().domains[0].reserved, 1024, "in use");
+    drop(set);
+    eventually_equal("sets", &0, || daemon.sets().len());
+    let again = actor.create_set(&daemon, SetRequest::default());
+    assert!(again.session().unwrap().alloc().unwrap().get() > 2000);
+    assert_eq!(daemon.status().domains[0].reserved, 2001);
+    drop((again, actor));
+    daemon.finish();
+}
+
+#[test]
 fn a_signal_reloads_too() {
     let cgroups = Cgroups::new();
     cgroups.make("a");

@@ -63,6 +63,23 @@ fn ids_counters_aliases_and_limits_are_as_they_were() {
 }
 
 #[test]
+fn the_peak_that_a_recharge_leaves_behind_stays() {
+    let cgroups = Cgroups::new();
+    let [a, b] = ["a", "b"].map(|below| cgroups.make(below));
+    let daemon = Daemon::start_supervised(&behalf(&cgroups, "quarantine = \"0s\"", ""));
+    let set = set_in(&daemon, &a);
+    let mut session = set.session().unwrap();
+    session.alloc_many(9, None).unwrap();
+    let call = ioasid::proto::Recharge { set: session.set().0, cgroup: b.to_string() };
+    daemon.connect().ask(&call).unwrap();
+    daemon.kill_service();
+    let peaks = [&a, &b].map(|path| (daemon.cgroup(path).current, daemon.cgroup(path).peak));
+    assert_eq!(peaks, [(0, 9), (9, 9)]);
+    drop((session, set));
+    daemon.finish();
+}
+
+#[test]
 fn a_second_supervisor_in_the_same_directory_is_refused_and_harms_nothing() {
     let cgroups = Cgroups::new();
     let a = cgroups.make("a");

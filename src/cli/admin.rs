@@ -33,7 +33,7 @@ pub(super) fn recharge(context: &Context, set: &str, cgroup: &str) -> Outcome {
 /// Ends a set.
 pub(super) fn revoke(context: &Context, set: &str, reason: Option<&str>) -> Outcome {
     let set = values::set(set)?;
-    let reason = reason.unwrap_or("revoked by an administrator").to_owned();
+    let reason = reason.unwrap_or_default().to_owned();
     context.ask(&RevokeSet { set, reason: reason.clone() })?;
     context.print(&json!({"set": set, "reason": reason}), |_| String::new())
 }

@@ -1,12 +1,13 @@
 //! Where a command finds the service and the set FD, and how it prints.
 
 use super::arguments::FdArgument;
-use super::outcome::{Failed, Outcome, print_line};
+use super::outcome::{Failed, Outcome, write_line};
 use super::values;
 use crate::client::{DEFAULT_SOCKET, Service, Session, Set};
 use crate::proto::Call;
 use serde::Serialize;
 use std::env;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -54,10 +55,12 @@ impl Context {
     /// Prints a result: as JSON, or as the text that `words` makes of it.
     pub fn print<T: Serialize>(&self, result: &T, words: impl FnOnce(&T) -> String) -> Outcome {
         let text = if self.json { to_json(result) } else { words(result) };
-        if !text.is_empty() {
-            print_line(text.trim_end_matches('\n'));
+        let written = if text.is_empty() { Ok(()) } else { write_line(text.trim_end_matches('\n')) };
+        match written {
+            // A pipe that is closed early, as by head(1), is not missed.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::fault("write the result", &error)),
+            _ => Ok(ExitCode::SUCCESS),
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 

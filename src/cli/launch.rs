@@ -26,6 +26,8 @@ pub(super) fn replace(set: &Set, iommufd: Option<BorrowedFd<'_>>, command: &Comm
     program
         .env("LISTEN_FDS", "1")
         .env("LISTEN_PID", std::process::id().to_string())
+        // Of whoever started this process: with it, newer readers of the protocol look at no other.
+        .env_remove("LISTEN_PIDFDID")
         .env("LISTEN_FDNAMES", FD_NAME)
         .env(FD_VARIABLE, SET_FD.to_string());
     let Some(iommufd) = iommufd else {

@@ -131,8 +131,13 @@ pub(super) fn mention(message: &str) {
 
 /// Writes one line to standard output; `false` where nobody reads any more.
 pub(super) fn print_line(line: &str) -> bool {
+    write_line(line).is_ok()
+}
+
+/// Writes one line to standard output.
+pub(super) fn write_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    writeln!(out, "{line}").and_then(|()| out.flush())
 }
 
 #[cfg(test)]

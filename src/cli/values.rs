@@ -77,7 +77,11 @@ pub(super) fn range(min: Option<&str>, max: Option<&str>) -> Result<Option<Pasid
     let greatest = max.map_or(Ok(Pasid::LAST.get()), |text| bound("max", text))?;
     PasidRange::new(least, greatest)
         .map(Some)
-        .ok_or_else(|| Refusal::invalid("min", least, format!("at most max, which is {greatest}")).into())
+        .ok_or_else(|| match max {
+            Some(text) if min.is_none() => Refusal::invalid("max", text, format!("at least min, which is {least}")),
+            _ => Refusal::invalid("min", least, format!("at most max, which is {greatest}")),
+        })
+        .map_err(Failed::from)
 }
 
 /// One bound of a range; 0 may be one, though no PASID is 0.

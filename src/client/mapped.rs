@@ -7,9 +7,6 @@ use crate::proto::{Map, Refill};
 use crate::shm::SetRegion;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many ids are asked for when none is left; the service's policy bounds it further.
-const AHEAD: u32 = 64;
-
 /// What became of an id that was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreeOutcome {
@@ -95,14 +92,25 @@ impl MappedSet {
     /// Puts an id back.
     ///
     /// Without a system call, unless somebody holds the id, it has an alias, or somebody watches the set: then the
-    /// service frees it.
+    /// service frees it. Refused with `ForeignPasid` where another set leases it.
     #[inline]
     pub fn free(&self, pasid: Pasid) -> Result<FreeOutcome, ClientError> {
         match self.region.free(pasid) {
             Ok(Free::Done) => Ok(FreeOutcome::Freed),
-            Ok(Free::NotInUse) => Ok(FreeOutcome::NotInUse),
+            Ok(Free::NotInUse) => self.not_in_use(pasid),
             Ok(Free::TakesService) => self.free_through_service(pasid),
             Err(Revoked) => Err(self.revoked()),
+        }
+    }
+
+    /// Whose it is the service knows; asked for a reference, not to free it, for by now it may be leased to this set again.
+    #[cold]
+    fn not_in_use(&self, pasid: Pasid) -> Result<FreeOutcome, ClientError> {
+        let mut session = self.session();
+        match session.hold(pasid) {
+            Ok(_) => session.put(pasid).map(|_| FreeOutcome::NotInUse),
+            Err(ClientError::Refused(Refusal::NotFound { .. } | Refusal::Busy { .. })) => Ok(FreeOutcome::NotInUse),
+            Err(error) => Err(error),
         }
     }
 
@@ -130,7 +138,7 @@ impl MappedSet {
                     return Err(self.revoked());
                 }
             }
-            session.call(&Refill { count: AHEAD, range })?;
+            session.call(&Refill { count: u32::MAX, range })?;
         }
     }
 

@@ -3,7 +3,7 @@
 use super::authority::Permitted;
 use super::life::misused;
 use super::{Caller, Controller, Notice, Permit, State, now_usec};
-use crate::model::{CgroupPath, Failure, Fault, Limit, PasidRange, Refusal, SetId};
+use crate::model::{CgroupPath, Domain, Failure, Fault, Limit, PasidRange, Refusal, SetId};
 use crate::policy::Policy;
 use crate::proto::Happening;
 use crate::quota::Node;
@@ -35,7 +35,7 @@ impl Controller {
         if persist && limit.is_none() {
             // The line that was taken out of the file is none of the policy in force either.
             state.policy = Arc::new(state.policy.without_persisted(cgroup));
-            node.set_policy_limit(state.policy_limit(cgroup));
+            state.apply_policy(&node);
         }
         let before = node.limits();
         match (delegated, limit) {
@@ -88,6 +88,8 @@ impl Controller {
         let old = Arc::clone(&set.node);
         let levels: Vec<Arc<Node>> = std::iter::once(&node).chain(node.ancestors()).cloned().collect();
         let peaks: Vec<u64> = levels.iter().map(|level| level.peak()).collect();
+        // What is charged at the old levels now may be the highest that ever was.
+        state.keep_counts(&old);
         state.move_charge(id, &node)?;
         let before = std::mem::replace(&mut state.set_mut(id)?.node, Arc::clone(&node));
         if let Err(fault) = state.keep_move(id) {
@@ -116,51 +118,45 @@ impl Controller {
     }
 
     /// Reads the policy again and puts it in place whole, or changes nothing and says what is wrong with it.
-    pub fn reload(&self, caller: &Caller, permit: &Permit) -> Result<Vec<String>, Failure> {
+    pub fn reload(&self, caller: &Caller, permit: &Permit) -> Result<(), Failure> {
         let Permitted::Reload = permit.0 else { return Err(misused("reload").into()) };
         self.reload_for(Some(caller.uid))
     }
 
     /// As [`Controller::reload`], for the signal that only an administrator can send.
-    pub fn reload_for(&self, by_uid: Option<u32>) -> Result<Vec<String>, Failure> {
+    pub fn reload_for(&self, by_uid: Option<u32>) -> Result<(), Failure> {
         Ok(self.install_policy(Arc::new(self.world.policy_source.load()?), by_uid)?)
     }
 
     /// Puts another policy in place. Sets keep what they were granted; new requests meet the new policy.
     ///
-    /// The width and the reserved ranges of a space in use stay until it is idle: the answer says where.
-    fn install_policy(&self, policy: Arc<Policy>, by_uid: Option<u32>) -> Result<Vec<String>, Fault> {
+    /// The width and the reserved ranges of a space in use stay until it is idle: the journal says where.
+    fn install_policy(&self, policy: Arc<Policy>, by_uid: Option<u32>) -> Result<(), Fault> {
         let mut state = self.lock();
-        let mut stays = Vec::new();
-        let old = std::mem::replace(&mut state.policy, policy);
+        state.policy = policy;
         let limits = state.policy.guard;
         state.guard.set_limits(limits);
         for node in state.tree.nodes() {
             if !node.is_root() {
-                node.set_policy_limit(state.policy_limit(node.path()));
+                state.apply_policy(&node);
             }
         }
         let quarantine = state.policy.space.quarantine;
-        let same_space = old.space.bits == state.policy.space.bits && old.space.reserved == state.policy.space.reserved;
         for domain in state.pools.keys().copied().collect::<Vec<_>>() {
             let Some(pool) = state.pools.get_mut(&domain) else { continue };
             pool.set_quarantine(quarantine);
-            if same_space {
-                continue;
-            }
-            if pool.is_idle() && !state.sets.values().any(|set| set.domain == domain) {
-                if let Some(mut pool) = state.pools.remove(&domain) {
-                    pool.remove_ledger();
-                }
-                if domain == crate::model::Domain::Global {
-                    state.make_pool(domain, None)?;
-                }
-            } else {
-                stays.push(format!("[space] of domain {domain} is in use and stays until its last set is closed"));
+            let width = (domain != Domain::Global).then(|| pool.bits());
+            state.make_pool(domain, width)?;
+            let (bits, reserved) = state.space_of(domain, width);
+            if state.pools.get(&domain).is_some_and(|pool| !pool.is_of(bits, &reserved)) {
+                tracing::warn!(
+                    "[space] of domain {domain} is in use: another width and other reserved ranges take effect with the \
+                     first set that is made when its last one is closed and its ids have rested"
+                );
             }
         }
         state.events.emit(Happening::PolicyReloaded { by_uid }, now_usec());
-        Ok(stays)
+        Ok(())
     }
 
     /// The policy in force.
@@ -212,9 +208,11 @@ impl State {
                 Err((unmoved, obstacle)) => {
                     set.charge = Some(unmoved);
                     let missing = obstacle.missing();
-                    // Its own first: those need no room anywhere.
+                    // Its own first: those need no room anywhere. Others' only where they are enough.
+                    let others = self.mapped_below(&obstacle.node);
                     if self.take_back(id, missing, PasidRange::ALL) == 0
-                        && self.reclaim_charge(&obstacle.node, missing) == 0
+                        && (self.unused(&others, missing, PasidRange::ALL) < missing
+                            || self.reclaim(&others, missing, PasidRange::ALL) == 0)
                     {
                         return Err(self.limit_hit(obstacle, to.path()));
                     }

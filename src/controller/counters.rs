@@ -44,6 +44,7 @@ impl Controller {
 
     /// The limit of a cgroup that nobody has used: what the policy says of its path.
     pub fn unused_limit(&self, path: &CgroupPath) -> Limit {
-        self.lock().policy_limit(path)
+        let state = self.lock();
+        state.policy.limit(path).map_or_else(|| state.policy.unset_limit(), |(limit, _)| limit)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// The most ids of one request: what fits into one reply.
 const MOST_AT_ONCE: u32 = 8192;
+const AT_ONCE: &str = "1 to 8192 ids at once";
 
 impl Controller {
     /// Leases `count` ids in `range` (the set's own range bounds it further) and marks them used: all or none.
@@ -24,15 +25,15 @@ impl Controller {
         count: u32,
         range: Option<PasidRange>,
     ) -> Result<Vec<Pasid>, Failure> {
+        if count == 0 {
+            return Err(Refusal::invalid("count", count, AT_ONCE).into());
+        }
         let mut state = self.lock();
-        if !(1..=MOST_AT_ONCE).contains(&count) {
+        if count > MOST_AT_ONCE {
             // What would refuse so many anyhow refuses them.
-            self.usable(&state, id, range)?;
-            let set = state.set(id)?;
-            set.check_quota(count)?;
-            let (node, path) = (Arc::clone(&set.node), set.cgroup.clone());
-            state.make_room(&node, count, &path)?;
-            return Err(Refusal::invalid("count", count, "1 to 8192 ids at once").into());
+            self.must_be_usable(&state, id)?;
+            state.make_way(id, count, range)?;
+            return Err(Refusal::invalid("count", count, AT_ONCE).into());
         }
         let tag = state.tag_of(id, asked);
         self.alloc_as(&mut state, id, tag, count, range)
@@ -50,7 +51,7 @@ impl Controller {
         if let Some(pasids) = state.leased_before(id, tag, count) {
             return Ok(pasids);
         }
-        let range = self.usable(state, id, range)?;
+        self.must_be_usable(state, id)?;
         let pasids = state.lease(id, count, range, tag)?;
         if let Some(region) = state.set(id)?.region.as_ref() {
             pasids.iter().for_each(|pasid| region.lease(*pasid, true));
@@ -60,16 +61,15 @@ impl Controller {
         Ok(pasids)
     }
 
-    /// What of `range` the set can use, if it can use anything: active, its cgroup alive.
-    pub(super) fn usable(&self, state: &State, id: SetId, range: Option<PasidRange>) -> Result<PasidRange, Refusal> {
+    /// Refuses where a set can lease nothing more: it is not active, or its cgroup is gone.
+    pub(super) fn must_be_usable(&self, state: &State, id: SetId) -> Result<(), Refusal> {
         let set = state.set(id)?;
         set.must_be_active()?;
         if set.node.is_dying() || !self.world.cgroups.is_alive(&set.cgroup, set.node.id()) {
             set.node.mark_dying();
             return Err(Refusal::Stale { cgroup: set.cgroup.clone() });
         }
-        let Some(range) = range else { return Ok(set.range) };
-        range.intersect(set.range).ok_or(Refusal::NoSpace { domain: set.domain, range, free: 0, asked: 1 })
+        Ok(())
     }
 
     /// Gives ids back: all of them, or none where one belongs to another set (`ForeignPasid`).
@@ -290,11 +290,17 @@ impl State {
         }
     }
 
-    /// Charges and carves: all or none, nothing left over where it is refused.
+    /// Charges and carves: all or none, nothing left over where it is refused. Ids of `asked`, or of all of the set's range.
     ///
     /// `tag` is of the request, for its repetition after a restart.
-    pub(super) fn lease(&mut self, id: SetId, count: u32, range: PasidRange, tag: u64) -> Result<Vec<Pasid>, Failure> {
-        let leased = self.try_lease(id, count, range, tag);
+    pub(super) fn lease(
+        &mut self,
+        id: SetId,
+        count: u32,
+        asked: Option<PasidRange>,
+        tag: u64,
+    ) -> Result<Vec<Pasid>, Failure> {
+        let leased = self.try_lease(id, count, asked, tag);
         if let Err(Failure::Refused(refusal)) = &leased
             && let Some(set) = self.sets.get_mut(&id)
         {
@@ -303,33 +309,14 @@ impl State {
         leased
     }
 
-    fn try_lease(&mut self, id: SetId, count: u32, range: PasidRange, tag: u64) -> Result<Vec<Pasid>, Failure> {
-        if let Err(refusal) = self.set(id)?.check_quota(count) {
-            let missing = self.set(id)?.leased_count().saturating_add(count) - self.set(id)?.quota;
-            if self.take_back(id, missing, PasidRange::ALL) < missing {
-                return Err(refusal.into());
-            }
-        }
+    fn try_lease(&mut self, id: SetId, count: u32, asked: Option<PasidRange>, tag: u64) -> Result<Vec<Pasid>, Failure> {
+        let range = self.make_way(id, count, asked)?;
         let set = self.set(id)?;
-        let (node, domain, path) = (Arc::clone(&set.node), set.domain, set.cgroup.clone());
-        self.make_room(&node, count, &path)?;
+        let (node, domain) = (Arc::clone(&set.node), set.domain);
         // Carved before they are charged: what the ids refuse has moved no counter, no peak either.
-        let carve = |state: &mut Self| match state.pools.get_mut(&domain) {
-            Some(pool) => pool.carve(id, count, range),
-            None => Err(Refusal::NoSpace { domain, range, free: 0, asked: count }),
-        };
-        let pasids = match carve(self) {
-            Ok(pasids) => pasids,
-            Err(refusal) => {
-                if self.reclaim_ids(domain, count, range) == 0 {
-                    return Err(refusal.into());
-                }
-                carve(self)?
-            }
-        };
-        if let Some(pool) = self.pools.get_mut(&domain) {
-            pool.enter(id, &pasids, tag)?;
-        }
+        let pool = self.pools.get_mut(&domain).ok_or(Refusal::NoSpace { domain, range, free: 0, asked: count })?;
+        let pasids = pool.carve(id, count, range)?;
+        pool.enter(id, &pasids, tag)?;
         // There is room, and whoever charges holds the lock.
         let charge = match node.try_charge(count.into()) {
             Ok(charge) => charge,
@@ -344,6 +331,50 @@ impl State {
         Ok(pasids)
     }
 
+    /// Sees to it that the set can lease `count` ids more: by its quota, by every level, by the ids. Unused leases that stand
+    /// in the way are taken back, once it is sure that this is enough: who asks for what cannot be takes nothing from others.
+    /// Gives the range that the ids are of.
+    fn make_way(&mut self, id: SetId, count: u32, asked: Option<PasidRange>) -> Result<PasidRange, Failure> {
+        let set = self.set(id)?;
+        let (node, domain, path) = (Arc::clone(&set.node), set.domain, set.cgroup.clone());
+        let over_quota = set.leased_count().saturating_add(count).saturating_sub(set.quota);
+        let range = asked.map_or(Some(set.range), |asked| asked.intersect(set.range));
+        if self.unused(&[id], over_quota, PasidRange::ALL) < over_quota {
+            self.set(id)?.check_quota(count)?;
+        }
+        let levels = std::iter::once(&node).chain(node.ancestors()).filter(|level| !level.is_root());
+        let mut obstacles = levels.map(|level| Obstacle {
+            node: Arc::clone(level),
+            max: level.max(),
+            current: level.current(),
+            asked: count.into(),
+        });
+        let hopeless = obstacles.find(|obstacle| {
+            let missing = obstacle.missing();
+            missing > 0 && self.unused(&self.mapped_below(&obstacle.node), missing, PasidRange::ALL) < missing
+        });
+        if let Some(obstacle) = hopeless {
+            return Err(self.limit_hit(obstacle, &path).into());
+        }
+        let Some(range) = range else {
+            return Err(
+                Refusal::NoSpace { domain, range: asked.unwrap_or(PasidRange::ALL), free: 0, asked: count }.into()
+            );
+        };
+        let free = self.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
+        let lacking = count.saturating_sub(free);
+        if self.unused(&self.mapped_in(domain), lacking, range) < lacking {
+            return Err(Refusal::NoSpace { domain, range, free, asked: count }.into());
+        }
+        self.take_back(id, over_quota, PasidRange::ALL);
+        // A holder may have used meanwhile what it did not.
+        self.set(id)?.check_quota(count)?;
+        self.make_room(&node, count, &path)?;
+        let free = self.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
+        self.reclaim_ids(domain, count.saturating_sub(free), range);
+        Ok(range)
+    }
+
     /// Sees to it that `count` can be charged at every level; unused leases in the way are taken back first.
     fn make_room(&mut self, node: &Arc<Node>, count: u32, requester: &CgroupPath) -> Result<(), Refusal> {
         let obstacle = loop {
@@ -352,7 +383,7 @@ impl State {
             }
             match node.probe_charge(count.into()) {
                 Ok(_) => return Ok(()),
-                Err(obstacle) if self.reclaim_charge(&obstacle.node, count) == 0 => break obstacle,
+                Err(obstacle) if self.reclaim_charge(&obstacle.node, obstacle.missing()) == 0 => break obstacle,
                 Err(_) => {}
             }
         };

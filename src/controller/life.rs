@@ -179,7 +179,11 @@ impl Controller {
         if reason.len() > 256 || reason.chars().any(char::is_control) {
             return Err(Refusal::invalid("reason", reason, "at most 256 bytes of printable text").into());
         }
-        let reason = if reason.is_empty() { "revoked by an administrator" } else { reason };
+        let reason = match reason {
+            "" if caller.privileged => "revoked by an administrator",
+            "" => "revoked by its creator",
+            reason => reason,
+        };
         let mut state = self.lock();
         state.set(id)?.must_be_active()?;
         state.surrender(id, reason, Some(caller.uid))?;

@@ -46,16 +46,16 @@ impl Controller {
     /// Bounded by the policy's `batch`, the set's quota, the room in its cgroups and the ids that are free.
     pub fn refill(&self, id: SetId, count: u32, range: Option<PasidRange>) -> Result<u32, Failure> {
         let mut state = self.lock();
-        let range = self.usable(&state, id, range)?;
+        self.must_be_usable(&state, id)?;
         let set = state.set(id)?;
         if set.region.is_none() {
             return Err(Refusal::Unsupported { what: "refill".into(), why: "the set is not mapped".into() }.into());
         }
         let quota_room = set.quota.saturating_sub(set.leased_count());
         let tree_room = u32::try_from(set.node.room()).unwrap_or(u32::MAX);
-        let domain = set.domain;
+        let (domain, within) = (set.domain, range.map_or(Some(set.range), |asked| asked.intersect(set.range)));
         let batch = state.policy.lease.batch;
-        let free = state.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
+        let free = within.and_then(|range| Some(state.pools.get_mut(&domain)?.available(range))).unwrap_or(0);
         let wanted = count.min(batch).min(quota_room).min(tree_room).min(free).max(1);
         let tag = state.fresh_tag(false);
         let pasids = state.lease(id, wanted, range, tag)?;
@@ -78,15 +78,23 @@ impl Controller {
 impl State {
     /// Takes back unused leases of mapped sets that are charged at or below `level`.
     pub(super) fn reclaim_charge(&mut self, level: &Node, wanted: u32) -> u32 {
-        let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
-        let ids = self.mapped_where(|set| below(&set.node));
-        self.reclaim(&ids, wanted, PasidRange::ALL)
+        self.reclaim(&self.mapped_below(level), wanted, PasidRange::ALL)
     }
 
     /// Takes back unused leases of mapped sets of a domain, in `range`.
     pub(super) fn reclaim_ids(&mut self, domain: Domain, wanted: u32, range: PasidRange) -> u32 {
-        let ids = self.mapped_where(|set| set.domain == domain);
-        self.reclaim(&ids, wanted, range)
+        self.reclaim(&self.mapped_in(domain), wanted, range)
+    }
+
+    /// The mapped sets that are charged at or below `level`.
+    pub(super) fn mapped_below(&self, level: &Node) -> Vec<SetId> {
+        let below = |node: &Node| node.id() == level.id() || node.ancestors().iter().any(|a| a.id() == level.id());
+        self.mapped_where(|set| below(&set.node))
+    }
+
+    /// The mapped sets of a domain.
+    pub(super) fn mapped_in(&self, domain: Domain) -> Vec<SetId> {
+        self.mapped_where(|set| set.domain == domain)
     }
 
     fn mapped_where(&self, wanted: impl Fn(&Set) -> bool) -> Vec<SetId> {
@@ -94,7 +102,7 @@ impl State {
         sets.filter(|set| wanted(set)).map(|set| set.id).collect()
     }
 
-    fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
+    pub(super) fn reclaim(&mut self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
         let mut taken = 0;
         for id in ids {
             if taken >= wanted {
@@ -105,13 +113,24 @@ impl State {
         taken
     }
 
+    /// How many leases of these sets in `range` could be taken back, as far as the regions say; counted up to `wanted`.
+    pub(super) fn unused(&self, ids: &[SetId], wanted: u32, range: PasidRange) -> u32 {
+        if wanted == 0 {
+            return 0;
+        }
+        let sets = ids.iter().filter_map(|id| self.sets.get(id));
+        let unused = sets.flat_map(|set| {
+            let region = set.region.as_ref();
+            loose(set, range).filter(move |pasid| region.is_some_and(|region| !region.is_used(*pasid)))
+        });
+        u32::try_from(unused.take(wanted as usize).count()).unwrap_or(wanted)
+    }
+
     /// Takes back at most `wanted` leases in `range` that the set's holders do not use, and says how many.
     pub(super) fn take_back(&mut self, id: SetId, wanted: u32, range: PasidRange) -> u32 {
         let Some(set) = self.sets.get(&id) else { return 0 };
         let Some(region) = &set.region else { return 0 };
-        let candidates = set.leased.iter().copied().filter(|pasid| range.contains(pasid.get()));
-        let bound_to_stay = |pasid: &Pasid| set.pending.contains(pasid) || set.told_in_use.contains(pasid);
-        let loose = candidates.filter(|pasid| !bound_to_stay(pasid) && set.holders(*pasid, None) == 0);
+        let loose = loose(set, range);
         let taken: Vec<Pasid> = loose.filter(|pasid| region.take_back(*pasid)).take(wanted as usize).collect();
         let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
         self.give_back(id, &taken, 0);
@@ -125,4 +144,11 @@ impl State {
             region.set_held(pasid, set.is_held(pasid));
         }
     }
+}
+
+/// The leases of a set in `range` that nothing but the holders' use keeps.
+fn loose(set: &Set, range: PasidRange) -> impl Iterator<Item = Pasid> {
+    let bound_to_stay = |pasid: &Pasid| set.pending.contains(pasid) || set.told_in_use.contains(pasid);
+    let candidates = set.leased.iter().copied().filter(move |pasid| range.contains(pasid.get()));
+    candidates.filter(move |pasid| !bound_to_stay(pasid) && set.holders(*pasid, None) == 0)
 }

@@ -52,7 +52,7 @@ pub use source::IdSource;
 pub use watch::Teller;
 
 use crate::identity::{Located, Peer};
-use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Pasid, Refusal, SetId};
+use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Pasid, PasidRange, Refusal, SetId};
 use crate::policy::{Bits, Policy};
 use crate::quota::{Node, Tree};
 use crate::sys::socket_diag::SocketTable;
@@ -279,24 +279,40 @@ impl State {
         self.sets.get_mut(&id).ok_or_else(|| Refusal::not_found(format!("set {id}")))
     }
 
-    /// Makes the pool of `domain` if there is none; `width` is the device's, for a `pci:` domain.
+    /// Makes the pool of `domain` if there is none; `width` is the device's, for a `pci:` domain. One that nobody uses is made
+    /// anew where the policy has another space by now.
     fn make_pool(&mut self, domain: Domain, width: Option<u32>) -> Result<(), Fault> {
-        if self.pools.contains_key(&domain) {
-            return Ok(());
+        let (bits, reserved) = self.space_of(domain, width);
+        let mut peak = 0;
+        if let Some(pool) = self.pools.get_mut(&domain) {
+            let used = || self.sets.values().any(|set| set.domain == domain && !set.gone);
+            if pool.is_of(bits, &reserved) || used() || !pool.is_idle() {
+                return Ok(());
+            }
+            peak = pool.peak();
+            pool.remove_ledger();
+            self.pools.remove(&domain);
         }
+        let source = self.id_source.clone().filter(|_| domain == Domain::Global);
+        let mut pool = Pool::new(domain, bits, &reserved, self.policy.space.quarantine)?;
+        pool.set_source(source);
+        pool.set_ledger(self.make_ledger(domain, bits, pool.reserved())?);
+        pool.restore_peak(peak);
+        self.pools.insert(domain, pool);
+        Ok(())
+    }
+
+    /// The width and the reserved ranges that the policy in force gives a domain.
+    fn space_of(&self, domain: Domain, width: Option<u32>) -> (u32, Vec<PasidRange>) {
         let space = &self.policy.space;
         let bits = match (width, &space.bits) {
             (Some(width), _) => width,
             (None, Bits::Fixed(bits)) => *bits,
             (None, Bits::Auto) => self.auto_bits,
         };
-        let source = self.id_source.clone().filter(|_| domain == Domain::Global);
-        let bits = source.as_ref().map_or(bits, |source| bits.min(source.bits()));
-        let mut pool = Pool::new(domain, bits, &space.reserved_at(bits), space.quarantine)?;
-        pool.set_source(source);
-        pool.set_ledger(self.make_ledger(domain, bits, pool.reserved())?);
-        self.pools.insert(domain, pool);
-        Ok(())
+        let source = self.id_source.as_ref().filter(|_| domain == Domain::Global);
+        let bits = source.map_or(bits, |source| bits.min(source.bits()));
+        (bits, space.reserved_at(bits))
     }
 
     /// The node of the first cgroup of `lineage`, which goes up to the root; nodes that are new get the policy's limits.
@@ -308,7 +324,7 @@ impl State {
         let leaf = self.tree.ensure(&down);
         for id in fresh {
             if let Some(node) = self.tree.find(id) {
-                node.set_policy_limit(self.policy_limit(node.path()));
+                self.apply_policy(&node);
             }
         }
         leaf
@@ -336,9 +352,12 @@ impl State {
         }
     }
 
-    /// What the policy says of a cgroup without more.
-    fn policy_limit(&self, path: &CgroupPath) -> Limit {
-        self.policy.limit(path).map_or_else(|| self.policy.unset_limit(), |(limit, _)| limit)
+    /// Has the cgroup's limit follow the policy in force.
+    fn apply_policy(&self, node: &Node) {
+        match self.policy.limit(node.path()) {
+            Some((limit, _)) => node.set_policy_limit(limit),
+            None => node.set_unset_limit(self.policy.unset_limit()),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Pool {
             .and_then(|words| Bitmap::new(ids, std::iter::repeat_with(AtomicU64::default).take(words).collect()))
             .ok_or_else(|| Fault::new(format!("bitmap of {ids} ids")))?;
         let all = PasidRange::new(0, ids - 1).unwrap_or(PasidRange::ALL);
-        let reserved = normalized(reserved.iter().filter_map(|r| r.intersect(all)));
+        let reserved = within(reserved, all);
         for range in &reserved {
             bitmap.withhold(range.min(), range.max());
         }
@@ -220,6 +220,19 @@ impl Pool {
     /// Reserved ranges, id 0 included.
     pub(super) fn reserved(&self) -> &[PasidRange] {
         &self.reserved
+    }
+
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    pub(super) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Whether it is of this width with these ranges reserved.
+    pub(super) fn is_of(&self, bits: u32, reserved: &[PasidRange]) -> bool {
+        self.bits == bits && self.reserved == within(reserved, self.range())
     }
 
     fn keep_peak(&mut self) {
@@ -406,6 +419,11 @@ fn normalized(ranges: impl Iterator<Item = PasidRange>) -> Vec<PasidRange> {
         }
     }
     merged
+}
+
+/// What of the ranges lies within `all`, in order and merged.
+fn within(ranges: &[PasidRange], all: PasidRange) -> Vec<PasidRange> {
+    normalized(ranges.iter().filter_map(|range| range.intersect(all)))
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ impl Controller {
             Ok(found) => found,
             Err(Failure::Refused(refusal)) => {
                 let node = gone.ok_or(refusal)?;
+                node.mark_dying();
                 (self.lock(), node)
             }
             Err(fault) => return Err(fault),

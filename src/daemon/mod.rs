@@ -294,9 +294,8 @@ impl Service {
     fn reload(&self, controller: &Controller) -> Result<(), Fault> {
         self.manager.reloading()?;
         match controller.reload_for(None) {
-            Ok(stays) => stays.iter().for_each(|what| tracing::warn!("{what}")),
-            // The source has said what is wrong with it.
-            Err(Failure::Refused(_)) => {}
+            // Where it is refused, the source has said what is wrong with it.
+            Ok(()) | Err(Failure::Refused(_)) => {}
             Err(Failure::Fault(fault)) => tracing::error!(MESSAGE_ID = FAULT, "read the policy again: {fault}"),
         }
         Ok(self.manager.ready()?)

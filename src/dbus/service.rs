@@ -242,9 +242,7 @@ impl Manager {
     ) -> Result<(), BusError> {
         let reloaded = self.core.answer(connection, &header, async |call| {
             let permit = call.permit(Deed::Reload).await?;
-            let stays = self.core.controller.reload(&call.caller, &permit)?;
-            stays.iter().for_each(|what| tracing::warn!("{what}"));
-            Ok(())
+            self.core.controller.reload(&call.caller, &permit)
         });
         reloaded.await
     }

@@ -5,8 +5,10 @@ use crate::model::Limit;
 /// The three sources of a cgroup's `max`, kept apart so that each can change alone, be shown and be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// What the policy says, or its profile where no line applies.
-    pub policy: Limit,
+    /// What a line of the policy says; `None` where none applies.
+    pub policy: Option<Limit>,
+    /// What its profile says where nobody says anything: no line, and nobody's to lift.
+    pub unset: Limit,
     /// What an administrator set; stands over the policy's.
     pub administrator: Option<Limit>,
     /// What the owner of a delegated cgroup set below it; can only tighten.
@@ -14,14 +16,17 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The policy's limit alone.
-    pub fn of_policy(policy: Limit) -> Self {
-        Self { policy, administrator: None, delegated: None }
+    /// Those of a cgroup that nobody said anything of.
+    pub fn unset(unset: Limit) -> Self {
+        Self { policy: None, unset, administrator: None, delegated: None }
     }
 
     /// The cgroup's own `max`: the least of the delegated limit and the administrator's, or else the policy's.
     pub fn max(self) -> Limit {
-        let granted = self.administrator.unwrap_or(self.policy);
-        self.delegated.map_or(granted, |delegated| delegated.min(granted))
+        let granted = self.administrator.or(self.policy);
+        match (granted, self.delegated) {
+            (Some(granted), Some(delegated)) => delegated.min(granted),
+            (granted, delegated) => granted.or(delegated).unwrap_or(self.unset),
+        }
     }
 }

@@ -45,7 +45,7 @@ impl Node {
             id,
             path,
             ancestors,
-            limits: Mutex::new(Limits::of_policy(policy)),
+            limits: Mutex::new(Limits::unset(policy)),
             children: Mutex::new(BTreeMap::new()),
         }
     }
@@ -122,9 +122,14 @@ impl Node {
         *lock(&self.limits)
     }
 
-    /// Sets what the policy says. Nothing that is charged is revoked. Without effect on the root.
+    /// Sets what a line of the policy says. Nothing that is charged is revoked. Without effect on the root.
     pub fn set_policy_limit(&self, limit: Limit) {
-        self.change_limits(|limits| limits.policy = limit);
+        self.change_limits(|limits| limits.policy = Some(limit));
+    }
+
+    /// Sets what holds while nobody says anything: no line of the policy does any more.
+    pub fn set_unset_limit(&self, limit: Limit) {
+        self.change_limits(|limits| (limits.policy, limits.unset) = (None, limit));
     }
 
     /// Sets what an administrator says, over the policy and in place of a delegated limit; `None` returns to the policy.

@@ -184,14 +184,17 @@ fn the_sources_of_a_limit_stay_apart() {
     f.b.set_delegated_limit(Some(delegated));
     assert_eq!(f.b.max(), policy, "delegation never lifts the policy");
     f.b.set_administrator_limit(Some(administrator));
-    assert_eq!(f.b.limits(), Limits { policy, administrator: Some(administrator), delegated: None });
+    assert_eq!(
+        f.b.limits(),
+        Limits { policy: Some(policy), unset: Limit::Max, administrator: Some(administrator), delegated: None }
+    );
     assert_eq!(f.b.max(), administrator);
     f.b.set_policy_limit(Limit::Count(1));
     assert_eq!(f.b.max(), administrator, "a reload does not lift it");
     f.b.set_delegated_limit(Some(delegated));
     assert_eq!(f.b.max(), delegated);
     f.b.set_administrator_limit(None);
-    assert_eq!(f.b.limits(), Limits::of_policy(Limit::Count(1)));
+    assert_eq!(f.b.limits(), Limits { policy: Some(Limit::Count(1)), ..Limits::unset(Limit::Max) });
     assert_eq!(f.c.effective_max(), Limit::Count(1));
     f.a.set_policy_limit(Limit::Count(0));
     assert_eq!((f.c.max(), f.c.effective_max()), (Limit::Max, Limit::Count(0)));
