@@ -203,6 +203,29 @@ fn a_double_free_is_noticed_while_somebody_watches_and_told_to_nobody() {
 /// Somebody allocates and frees all the while; whoever subscribes in the middle and follows the events from the snapshot
 /// on knows at the end what is in use.
 #[test]
+fn an_id_that_a_free_names_ten_thousand_times_is_answered_and_told_once() {
+    let scene = Scene::new();
+    let set = scene.set(8);
+    let (mut holder, mut watcher) = (set.session().unwrap(), set.session().unwrap());
+    let ids = holder.alloc_many(2, None).unwrap();
+    watcher.watch(&[WatchKind::Free], Phase::Cpu, LONG).unwrap();
+    // In the order in which they are named first.
+    let named: Vec<Pasid> = std::iter::once(ids[1]).chain([ids[0], ids[1]].repeat(5000)).collect();
+    assert_eq!(holder.free(&named).unwrap().pending, [ids[1], ids[0]]);
+    let told = next(&mut watcher);
+    assert_eq!(told.pasids, [ids[1], ids[0]]);
+    told_nothing(&mut watcher);
+    // Again while it waits: answered once, told to nobody.
+    assert_eq!(holder.free(&named).unwrap().pending, [ids[1], ids[0]]);
+    told_nothing(&mut watcher);
+    watcher.ack(&told).unwrap();
+    assert_eq!(holder.info().unwrap().leased, 0);
+    assert_eq!(holder.free(&named).unwrap().pending, []);
+    drop((holder, watcher, set));
+    scene.daemon.finish();
+}
+
+#[test]
 fn a_snapshot_and_the_events_after_it_add_up_to_what_is_in_use() {
     const TURNS: u64 = 400;
     let scene = Scene::new();

@@ -6,6 +6,7 @@ use super::{Asked, Controller, Notice, Permit, SessionId, State, now_usec};
 use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::quota::{Node, Obstacle};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The most ids of one request: what fits into one reply.
@@ -74,7 +75,7 @@ impl Controller {
 
     /// Gives ids back: all of them, or none where one belongs to another set (`ForeignPasid`).
     ///
-    /// What nobody leases is passed over. The references of the session that asks are put; what other sessions hold goes to
+    /// What nobody leases is passed over, and an id that is named again is named once. The references of the session that asks are put; what other sessions hold goes to
     /// `free-pending`, is told in the answer, and returns with the last put.
     pub fn free(&self, id: SetId, asked: Option<&Asked<'_>>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
         let mut state = self.lock();
@@ -246,8 +247,10 @@ impl State {
         let set = self.set(id)?;
         set.must_be_active()?;
         let pool = self.pools.get(&set.domain);
-        let mut ours = Vec::with_capacity(pasids.len());
-        for number in pasids {
+        let mut ours = Vec::new();
+        let mut named = HashSet::new();
+        // Each id once: what is told and kept of a request is bounded by what the set leases, not by its length.
+        for number in pasids.iter().filter(|number| named.insert(**number)) {
             let Some(pasid) = Pasid::new(*number) else {
                 return Err(Refusal::invalid("pasid", number, "a PASID, 1 to 1048575").into());
             };

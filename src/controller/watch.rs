@@ -9,6 +9,7 @@ use super::{Asked, Controller, Notice, SessionId, State};
 use crate::model::{Failure, Pasid, Refusal, SetId};
 use crate::proto::{self, Phase, Snapshot, WatchEvent, WatchKind};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The longest a phase waits for one watcher.
@@ -16,8 +17,9 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 const PHASES: [Phase; 4] = [Phase::Cpu, Phase::Device, Phase::Iommu, Phase::Last];
 
-/// Hands an event to a session. Called under the controller's lock: queues it and returns at once.
-pub type Teller = Box<dyn Fn(WatchEvent) + Send + Sync>;
+/// Hands an event to a session; all watchers share one. Called under the controller's lock: queues it and returns at
+/// once.
+pub type Teller = Box<dyn Fn(Arc<WatchEvent>) + Send + Sync>;
 
 /// A session's subscription.
 pub(super) struct Watcher {
@@ -155,16 +157,16 @@ impl super::set::Set {
             return;
         }
         self.serial += 1;
-        let told = WatchEvent {
+        let told = Arc::new(WatchEvent {
             serial: self.serial,
             event,
             phase: None,
             pasids: pasids.to_vec(),
             ack: false,
             detail: detail.to_owned(),
-        };
+        });
         for watcher in self.watchers.values().filter(|watcher| watcher.wants(event)) {
-            (watcher.teller)(told.clone());
+            (watcher.teller)(Arc::clone(&told));
         }
     }
 
@@ -187,19 +189,19 @@ impl super::set::Set {
             self.watchers.values().any(|watcher| watcher.phase == **phase && watcher.wants(WatchKind::Free))
         })?;
         self.serial += 1;
-        let told = WatchEvent {
+        let told = Arc::new(WatchEvent {
             serial: self.serial,
             event: WatchKind::Free,
             phase: Some(*phase),
             pasids: pasids.to_vec(),
             ack: true,
             detail: String::new(),
-        };
+        });
         let now = Instant::now();
         let mut waiting = BTreeMap::new();
         for (session, watcher) in &self.watchers {
             if watcher.phase == *phase && watcher.wants(WatchKind::Free) {
-                (watcher.teller)(told.clone());
+                (watcher.teller)(Arc::clone(&told));
                 waiting.insert(*session, now + watcher.timeout);
             }
         }

@@ -28,7 +28,7 @@ pub(super) struct Opener {
 #[derive(Debug)]
 pub(super) struct Told {
     teller: Teller,
-    events: mpsc::Receiver<WatchEvent>,
+    events: mpsc::Receiver<Arc<WatchEvent>>,
     /// Under which request the holder watches; events go out under its id.
     watching: Header,
 }
@@ -36,13 +36,13 @@ pub(super) struct Told {
 /// Tells a session.
 #[derive(Clone, Debug)]
 struct Teller {
-    events: mpsc::Sender<WatchEvent>,
+    events: mpsc::Sender<Arc<WatchEvent>>,
     /// Set where the session missed an event.
     missed: Arc<OnceLock<()>>,
 }
 
 impl Teller {
-    fn tell(&self, event: WatchEvent) {
+    fn tell(&self, event: Arc<WatchEvent>) {
         // Where the session that reads the other end is gone, its watch goes with it.
         if self.events.try_send(event).is_err() {
             let _ = self.missed.set(());
@@ -89,7 +89,7 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
             biased;
             Some(event) = events.recv() => {
                 let header = Header { kind: Kind::Event, ..watching };
-                Reply { header, frame: encode(header, &event), fds: Vec::new() }
+                Reply { header, frame: encode(header, event.as_ref()), fds: Vec::new() }
             }
             incoming = channel.receive() => match incoming {
                 // Was not lost after all, and is answered.
