@@ -6,7 +6,7 @@ mod common;
 use common::{Actor, Cgroups, Daemon, Wire, max, policy};
 use ioasid::client::Set;
 use ioasid::model::{CgroupPath, Limit, PasidRange, Refusal, SetRequest};
-use ioasid::proto::{CgroupInfo, Done, GetCgroup, ResetPeak, SetCgroupMax};
+use ioasid::proto::{CgroupInfo, Done, GetCgroup, ListSets, ResetPeak, SetCgroupMax};
 
 const SPACE: &str = "bits = 12\nreserved = [\"0-1023\"]\nquarantine = \"0s\"";
 
@@ -72,6 +72,28 @@ fn a_cgroup_without_a_limit_reads_max_and_the_root_has_the_capacity() {
     let what = format!("cgroup {}", host.cgroups.path("none"));
     let path = Some(host.cgroups.path("none"));
     assert_eq!(host.admin.ask(&GetCgroup { path, recurse: false }).unwrap_err(), Refusal::NotFound { what });
+    host.finish();
+}
+
+#[test]
+fn a_path_that_leads_through_a_file_is_no_cgroup_and_no_fault() {
+    let host = Host::new(SPACE, &[]);
+    host.cgroups.make("a");
+    // Anybody can ask for any path: `finish` finds a line in the log for none of them.
+    let anybody = Actor::of_user(&host.cgroups, "a", 65534);
+    let wire = anybody.connect(&host.daemon);
+    for below in ["a/cgroup.procs", "a/cgroup.procs/x", "a/cgroup.type/x/y"] {
+        let path = host.cgroups.path(below);
+        for recurse in [false, true] {
+            let refusal = wire.ask(&GetCgroup { path: Some(path.clone()), recurse }).unwrap_err();
+            assert_eq!(refusal, Refusal::NotFound { what: format!("cgroup {path}") });
+        }
+        // As of any cgroup that is gone.
+        assert!(wire.ask(&ListSets { cgroup: Some(path.clone()) }).unwrap().is_empty());
+        let refusal = host.set_max(below, "5").unwrap_err();
+        assert_eq!(refusal, Refusal::NotFound { what: format!("cgroup {path}") });
+    }
+    drop((wire, anybody));
     host.finish();
 }
 

@@ -18,17 +18,19 @@ use std::sync::Arc;
 /// The real cgroup hierarchy.
 pub(super) struct Hierarchy(pub(super) Arc<Root>);
 
-/// `None` for what is not there, or is there no more.
+/// `None` for what is not there, or is there no more. Whoever asks chooses the path: that it names nothing is no fault.
 fn found<T>(result: std::io::Result<T>, path: &CgroupPath) -> Result<Option<T>, Fault> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) if error.raw_os_error().is_some_and(|number| NOT_THERE.contains(&number)) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Fault::from(error).while_doing(format!("look at cgroup {path}"))),
     }
 }
 
-/// What a file of a cgroup that is just being removed says.
-const ENODEV: i32 = 19;
+/// `ENODEV`: a file of a cgroup that is just being removed. `ENOTDIR`: a name of the path is a file's. Longer names and
+/// links there are none. Source: openat(2); the numbers are those of Linux.
+const NOT_THERE: [i32; 2] = [19, 20];
 
 impl Cgroups for Hierarchy {
     fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault> {
