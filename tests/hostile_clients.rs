@@ -11,10 +11,13 @@ use ioasid::proto::{
     AliasAdd, Alloc, Call, Free, GetStatus, Header, Hold, Info, Kind, OpenSession, Put, Refill, SetQuota, ShowSet,
     Verify, Watch, call_name,
 };
-use ioasid::sys::{process, seqpacket};
+use ioasid::sys::{listener, process, seqpacket};
+use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const USER: u32 = 65534;
 const MIB: u64 = 1 << 20;
@@ -139,6 +142,33 @@ fn thousands_of_sessions_are_bounded_and_cost_little_each() {
 /// Sends a call and says how it was refused.
 fn refused<C: Call>(wire: &Wire, call: &C) -> Refusal {
     wire.call(call, &[]).map(drop).expect_err("refused")
+}
+
+#[test]
+fn who_connects_without_a_pause_keeps_nobody_waiting_that_is_served() {
+    let (_cgroups, daemon, user) = start(8, "");
+    let (wire, socket) = (daemon.connect(), daemon.socket());
+    let end = Instant::now() + Duration::from_secs(5);
+    let answered = AtomicBool::new(false);
+    let flood = || {
+        // Silent ones stay until there are some, so that each costs the service what a connection costs.
+        let mut open = VecDeque::new();
+        while !answered.load(Ordering::Relaxed) && Instant::now() < end {
+            open.extend(listener::connect(&socket, Some(end)));
+            if open.len() > 16 {
+                drop(open.pop_front());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(flood)));
+        (0..20).for_each(|_| drop(wire.ask(&GetStatus {}).unwrap()));
+        let in_time = Instant::now() < end;
+        answered.store(true, Ordering::Relaxed);
+        assert!(in_time, "answered when the flood was over");
+    });
+    drop((wire, user));
+    daemon.finish();
 }
 
 #[test]

@@ -15,18 +15,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Serves the connection of a peer until it ends.
+/// Serves the connection of a peer until it ends; then it counts against its uid no more.
 pub(super) async fn serve(edge: &Arc<Edge>, socket: OwnedFd, peer: Peer) {
-    let channel = match Channel::new(socket) {
-        Ok(channel) => channel,
-        Err(error) => return tracing::warn!(%error, "a connection cannot be listened on"),
-    };
-    if let Err(refusal) = edge.controller.enter(peer.uid) {
-        edge.controller.count_refusal(&refusal);
-        channel.send_now(failed(NOBODY, refusal.into()));
-        return;
+    match Channel::new(socket) {
+        Ok(channel) => Connection { edge, peer: &peer, channel: &channel }.run().await,
+        Err(error) => tracing::warn!(%error, "a connection cannot be listened on"),
     }
-    Connection { edge, peer: &peer, channel: &channel }.run().await;
     edge.controller.leave(peer.uid);
 }
 

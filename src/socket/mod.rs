@@ -92,12 +92,19 @@ impl Edge {
         Ok(())
     }
 
-    /// Who connected, if there is room for it: at once, not in a task of its own, for many may come at a time.
+    /// Who connected, if there is room for it: at once, not in a task of its own, for many may come at a time. It counts
+    /// against its uid from here on, and [`connection::serve`] ends that; nothing counts where it is refused.
     fn identify(&self, connection: BorrowedFd<'_>) -> Result<Peer, Failure> {
-        has_room(connection, socket_option::peer_credentials(connection).map_err(Fault::from)?.uid)?;
-        let peer = Peer::of_socket(connection, &self.host)?;
-        has_room(peer.pidfd.as_fd(), peer.uid)?;
-        Ok(peer)
+        let uid = socket_option::peer_credentials(connection).map_err(Fault::from)?.uid;
+        has_room(connection, uid)?;
+        // Before its process is looked at, which costs far more: who is past its share is turned away cheaply.
+        self.controller.enter(uid)?;
+        let look = || {
+            let peer = Peer::of_socket(connection, &self.host)?;
+            has_room(peer.pidfd.as_fd(), uid)?;
+            Ok(peer)
+        };
+        look().inspect_err(|_| self.controller.leave(uid))
     }
 
     /// Accepts on `ioasid.sock` for ever.
@@ -111,6 +118,8 @@ impl Edge {
                         Ok(peer) => drop(tokio::spawn(async move { connection::serve(&edge, socket, peer).await })),
                         Err(failure) => connection::turn_away(&edge, socket, failure),
                     }
+                    // While others wait to be accepted nothing here would: who is served has its turn in between.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer went away: wait a little rather than spin.
