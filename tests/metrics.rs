@@ -6,9 +6,10 @@ mod common;
 
 use common::{Actor, Cgroups, Daemon};
 use ioasid::model::{Refusal, SetRequest};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn policy(cgroups: &Cgroups, more: &str) -> String {
     format!(
@@ -172,8 +173,37 @@ fn many_who_connect_and_say_nothing_do_not_keep_the_service_from_others() {
     // The socket of the sets is not held up, and of the silent ones only so many cost a descriptor.
     assert_eq!(daemon.status().sets, 0);
     assert!(daemon.descriptors() < 64, "{}", daemon.descriptors());
+    // The newest takes the place of one that asks for nothing.
+    assert!(scrape(&daemon).ends_with("# EOF\n"));
     drop(silent);
     assert!(scrape(&daemon).ends_with("# EOF\n"));
+    daemon.finish();
+}
+
+#[test]
+fn half_sent_requests_of_one_user_keep_no_scrape_of_another_out_and_end_soon() {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&policy(&cgroups, ""));
+    let path = daemon.runtime_dir().join("metrics.sock");
+    let script = "import socket,sys\n\
+        def begun():\n s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n \
+        try: s.send(b'GET /metrics HTTP/1.1\\r\\nX: ')\n except OSError: pass\n return s\n\
+        open=[begun() for _ in range(300)]; print('up', flush=True)\n\
+        for s in open:\n \
+        try:\n  while s.recv(1000): pass\n except OSError: pass\n\
+        print('over')";
+    let mut dawdler = Command::new("setpriv");
+    dawdler.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c", script]);
+    let mut dawdler = dawdler.arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(dawdler.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "up");
+    let begun = Instant::now();
+    assert!(scrape(&daemon).ends_with("# EOF\n"));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // None of them is waited for as long as a connection may last.
+    assert_eq!(said.next().unwrap().unwrap(), "over");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    dawdler.wait().unwrap();
     daemon.finish();
 }
 

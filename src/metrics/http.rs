@@ -12,24 +12,28 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// What the text is; with any other type scrapers take counters for something else.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Connections that are served at once; others wait in the listener's queue.
-const AT_ONCE: usize = 8;
-/// How long a connection may last: a scrape takes milliseconds, who dawdles must not keep others out.
+/// Connections of one party that are open at once: of one uid on the AF_UNIX socket, of all together on the port, where
+/// nobody knows who connects. One more takes the place of the oldest that has asked for nothing yet, else of the oldest.
+const SHARE: usize = 8;
+/// Connections of all parties that are open at once; root may have its share beyond that.
+const AT_ONCE: usize = 32;
+/// How long a request's head may take to arrive, from when the connection is accepted or the answer before it is out.
+const HEAD_WITHIN: Duration = Duration::from_secs(1);
+/// How long a connection may last: a scrape takes milliseconds.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Serves on an AF_UNIX socket at `path`, for all users. A file that an earlier service left there is replaced.
 ///
-/// Must be called inside a runtime; aborting the task ends it.
+/// Must be called inside a runtime; aborting the task ends it, and connections that are open then by themselves.
 pub fn serve_socket(controller: Arc<Controller>, path: &Path) -> io::Result<JoinHandle<()>> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -46,38 +50,81 @@ pub fn serve_port(controller: Arc<Controller>, listener: std::net::TcpListener) 
     Ok(tokio::spawn(accept(controller, TcpListener::from_std(listener)?)))
 }
 
+/// Who shares places: a uid, or everybody whose uid is not known.
+type Party = Option<u32>;
+
+const ROOT: Party = Some(0);
+
 /// Something to accept connections on.
 trait Accept: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept_one(&self) -> impl Future<Output = io::Result<(Self::Stream, Party)>> + Send;
 }
 
 impl Accept for UnixListener {
     type Stream = tokio::net::UnixStream;
-    async fn accept_one(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn accept_one(&self) -> io::Result<(Self::Stream, Party)> {
+        let (stream, _) = self.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        Ok((stream, Some(uid)))
     }
 }
 
 impl Accept for TcpListener {
     type Stream = tokio::net::TcpStream;
-    async fn accept_one(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn accept_one(&self) -> io::Result<(Self::Stream, Party)> {
+        self.accept().await.map(|(stream, _)| (stream, None))
+    }
+}
+
+/// A connection that is open.
+struct Open {
+    party: Party,
+    task: AbortHandle,
+    /// Set when its first request is there.
+    asked: Arc<OnceLock<()>>,
+}
+
+/// The connections that are open, oldest first.
+#[derive(Default)]
+struct Places(Vec<Open>);
+
+impl Places {
+    /// Ends a connection where one more of `party` would be too many: the party's own, else one of the party with the most.
+    fn make_way(&mut self, party: Party) {
+        self.0.retain(|open| !open.task.is_finished());
+        let count = |of: Party| self.0.iter().filter(|open| open.party == of).count();
+        let from = if count(party) >= SHARE {
+            Some(party)
+        } else if party != ROOT && self.0.len() >= AT_ONCE {
+            self.0.iter().map(|open| open.party).filter(|party| *party != ROOT).max_by_key(|party| count(*party))
+        } else {
+            None
+        };
+        let Some(from) = from else { return };
+        let of_party = || self.0.iter().enumerate().filter(|(_, open)| open.party == from);
+        let idle = of_party().find(|(_, open)| open.asked.get().is_none());
+        if let Some((at, _)) = idle.or_else(|| of_party().next()) {
+            self.0.remove(at).task.abort();
+        }
     }
 }
 
 async fn accept(controller: Arc<Controller>, listener: impl Accept) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut places = Places::default();
+    loop {
         match listener.accept_one().await {
-            Ok(stream) => {
-                let controller = Arc::clone(&controller);
-                tokio::spawn(async move {
+            Ok((stream, party)) => {
+                places.make_way(party);
+                let (controller, asked) = (Arc::clone(&controller), Arc::<OnceLock<()>>::default());
+                let seen = Arc::clone(&asked);
+                let task = tokio::spawn(async move {
                     // What goes wrong with a scraper is the scraper's to tell.
-                    let _ = tokio::time::timeout(LONGEST, converse(controller, stream)).await;
-                    drop(place);
+                    let _ = tokio::time::timeout(LONGEST, converse(controller, stream, &seen)).await;
                 });
+                places.0.push(Open { party, task: task.abort_handle(), asked });
+                // While others wait to be accepted nothing here would: those that are open have their turn in between.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 // Out of descriptors, or the peer went away: wait a little rather than spin.
@@ -91,14 +138,16 @@ async fn accept(controller: Arc<Controller>, listener: impl Accept) {
 async fn converse(
     controller: Arc<Controller>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    asked: &OnceLock<()>,
 ) -> hyper::Result<()> {
     let answer = service_fn(|request: Request<Incoming>| {
+        let _ = asked.set(());
         let response = respond(&controller, request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(LONGEST)
+        .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), answer)
         .await
