@@ -5,7 +5,7 @@ mod common;
 
 use common::{Actor, Cgroups, Daemon};
 use ioasid::model::{Domain, Refusal, SetRequest, SetState};
-use ioasid::proto::{IdentifySet, ListSets, ShowSet, VerifyPasid};
+use ioasid::proto::{IdentifySet, ListSets, RevokeSet, ShowSet, VerifyPasid};
 use std::os::fd::AsFd;
 
 fn policy(cgroups: &Cgroups) -> String {
@@ -85,6 +85,35 @@ fn sets_of_a_cgroup_that_was_made_again_are_not_those_of_the_one_before() {
     assert_eq!(of(&cgroups.path("")), [first], "what is charged to it stays below those above");
     drop((set, wire));
     daemon.settles_to(&before);
+    daemon.finish();
+}
+
+#[test]
+fn a_label_and_a_reason_are_text_that_shows_as_it_is() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let actor = Actor::new(&cgroups, "guest");
+    let wire = actor.connect(&daemon);
+    // An emoji of several people has joiners in it.
+    let label = "👩\u{200d}👧 disk".to_owned();
+    let (set, info) = wire.create_set(SetRequest { label: label.clone(), ..SetRequest::default() }).unwrap();
+    assert_eq!(info.label, label);
+    for text in ["a\nb", "\u{9b}2J", "\u{202e}neddih", "a\u{2028}b", "\u{2067}a", "\u{200b}"] {
+        let invalid = |field: &str, bytes: u32| Refusal::InvalidArgument {
+            field: field.to_owned(),
+            value: text.to_owned(),
+            expected: format!("at most {bytes} bytes of printable text"),
+        };
+        let refusal = wire.create_set(SetRequest { label: text.to_owned(), ..SetRequest::default() }).unwrap_err();
+        assert_eq!(refusal, invalid("label", 64));
+        let refusal = wire.ask(&RevokeSet { set: info.set.0, reason: text.to_owned() }).unwrap_err();
+        assert_eq!(refusal, invalid("reason", 256));
+        // What the refusal says is no better shown than the text is.
+        assert!(refusal.to_string().chars().all(ioasid::model::is_printable), "{refusal}");
+    }
+    assert_eq!(set.session().unwrap().info().unwrap().state, SetState::Active);
+    drop((set, wire, actor));
     daemon.finish();
 }
 

@@ -1,6 +1,7 @@
 //! Text for people: columns that line up, spans, moments and runs of ids.
 
 use crate::model::Pasid;
+pub(super) use crate::model::escaped as printable;
 use std::env;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -37,7 +38,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; control characters in it come escaped.
+    /// Adds a row; what is not printable in it comes escaped.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
@@ -63,15 +64,6 @@ impl Table {
 
 fn columns(text: &str) -> usize {
     text.chars().count()
-}
-
-/// `text` on one line: control characters escaped, so that no name can forge a line of output.
-pub(super) fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
-    }
-    clean
 }
 
 /// A share as a bar of eighths of blocks, `width` columns wide; what is above 1 fills it.

@@ -5,7 +5,7 @@
 //! to the [`Question`] of a verdict that asks. On the set FD path there is nothing to ask: the FD is the authority.
 
 use super::{Caller, Controller, State};
-use crate::model::{CgroupPath, Failure, Refusal, SetId, SetRequest};
+use crate::model::{CgroupPath, Failure, Refusal, SetId, SetRequest, is_printable};
 use crate::policy::{Asker, Decision, Grant};
 use crate::proto::{ACTION_CREATE_SET, ACTION_MANAGE_SETS, ACTION_RELOAD, ACTION_SET_LIMITS};
 
@@ -153,7 +153,7 @@ impl Controller {
 
 impl State {
     fn authorize_create(&self, caller: &Caller, request: &SetRequest) -> Result<Verdict, Failure> {
-        if request.label.len() > 64 || request.label.chars().any(char::is_control) {
+        if request.label.len() > 64 || !request.label.chars().all(is_printable) {
             return Err(Refusal::invalid("label", &request.label, "at most 64 bytes of printable text").into());
         }
         let asker = Asker { uid: caller.uid, gids: &caller.groups, cgroup: &caller.located.path };

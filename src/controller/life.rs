@@ -5,7 +5,7 @@ use super::entry::{Change, Entry, SetRecord};
 use super::parking::Parked;
 use super::set::{Session, Set, SetEnd};
 use super::{Caller, Controller, Permit, SessionId, State, descriptor_failure, now_usec, refuse_when_scarce};
-use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState};
+use crate::model::{Domain, Failure, Fault, Pasid, PasidRange, Refusal, SetId, SetRequest, SetState, is_printable};
 use crate::policy::Grant;
 use crate::proto::message_ids::FAULT;
 use crate::proto::{Call, Happening, Header, Identified, Kind, OpenSession, SetInfo, WatchKind, encode};
@@ -176,7 +176,7 @@ impl Controller {
     /// `reason`.
     pub fn revoke_set(&self, caller: &Caller, permit: &Permit, reason: &str) -> Result<(), Failure> {
         let Permitted::Set(id) = permit.0 else { return Err(misused("revoke").into()) };
-        if reason.len() > 256 || reason.chars().any(char::is_control) {
+        if reason.len() > 256 || !reason.chars().all(is_printable) {
             return Err(Refusal::invalid("reason", reason, "at most 256 bytes of printable text").into());
         }
         let reason = match reason {

@@ -1,6 +1,6 @@
 //! Cgroup names and ids.
 
-use super::Malformed;
+use super::{Malformed, escaped, is_printable};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -92,15 +92,9 @@ impl CgroupPath {
 }
 
 impl fmt::Display for CgroupPath {
-    /// The path on one line: control characters come escaped, so that no name can forge a line of output.
+    /// The path on one line: what is not printable comes escaped, so that no name can forge a line of output.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.contains(char::is_control) {
-            return self
-                .0
-                .chars()
-                .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") });
-        }
-        f.pad(&self.0)
+        if self.0.chars().all(is_printable) { f.pad(&self.0) } else { f.write_str(&escaped(&self.0)) }
     }
 }
 

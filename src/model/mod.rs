@@ -10,6 +10,7 @@ mod limit;
 mod pasid;
 mod refusal;
 mod request;
+mod text;
 
 pub use cgroup::{CgroupId, CgroupPath};
 pub use domain::{Domain, PciAddress};
@@ -18,6 +19,7 @@ pub use limit::Limit;
 pub use pasid::{MAX_BITS, Pasid, PasidRange};
 pub use refusal::{Failure, Refusal};
 pub use request::{SetId, SetRequest, SetState};
+pub use text::{escaped, is_printable};
 
 /// A value that was offered from outside and is not what the field takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

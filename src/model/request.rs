@@ -49,7 +49,7 @@ pub struct SetRequest {
     pub range: Option<PasidRange>,
     /// The number space.
     pub domain: Domain,
-    /// A word for people, at most 64 bytes of printable text; not unique, no authority.
+    /// A word for people, at most 64 bytes of printable text ([`is_printable`](super::is_printable)); not unique, no authority.
     pub label: String,
     /// The cgroup to charge, where it is not the requester's own.
     #[serde(skip_serializing_if = "Option::is_none")]

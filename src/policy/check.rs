@@ -8,7 +8,7 @@ use super::rule::{Action, DEFAULT_QUOTA, DEFAULT_SETS_PER_CGROUP, Rule, Who};
 use super::settings::{Bits, Profile, covered};
 use super::value::{IDS, domain, duration, pattern, range, word};
 use super::{Accounts, Policy, keys};
-use crate::model::{Limit, MAX_BITS, PasidRange};
+use crate::model::{Limit, MAX_BITS, PasidRange, is_printable};
 use std::collections::HashMap;
 use toml::de::DeTable;
 
@@ -177,7 +177,7 @@ fn read_line(report: &Report, table: &Table<'_>) -> Option<CgroupLine> {
 fn read_rule(report: &Report, accounts: &dyn Accounts, table: &Table<'_>, draft: &mut Draft) {
     let name = table.string("name");
     match &name {
-        Some(At { value, place }) if value.trim().is_empty() || value.contains(char::is_control) => {
+        Some(At { value, place }) if value.trim().is_empty() || !value.chars().all(is_printable) => {
             report.at(place, format!("{:?} is no name", shortened(value)));
         }
         Some(At { value, place }) => match draft.names.get(value) {

@@ -14,7 +14,7 @@ mod state;
 use super::context::Context;
 use super::outcome::{Failed, Outcome};
 use crate::client::Service;
-use crate::model::{CgroupPath, Refusal, SetRequest};
+use crate::model::{CgroupPath, Refusal, SetRequest, is_printable};
 use crate::proto::Recharge;
 use crate::sys::cgroup::Root;
 use domain::Domain;
@@ -94,7 +94,7 @@ fn partition(root: &Root) -> Option<CgroupPath> {
 /// A domain's name as a label: at most 64 bytes of printable text.
 fn printable(name: &str) -> String {
     let mut label = String::new();
-    for character in name.chars().filter(|character| !character.is_control()) {
+    for character in name.chars().filter(|character| is_printable(*character)) {
         if label.len() + character.len_utf8() > 64 {
             break;
         }
