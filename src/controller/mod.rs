@@ -29,6 +29,7 @@ mod query;
 mod records;
 mod request;
 mod restore;
+mod rests;
 mod set;
 mod source;
 mod tally;

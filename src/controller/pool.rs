@@ -2,30 +2,23 @@
 
 use super::IdSource;
 use super::ledger::{Ledger, Standing};
+use super::rests::Rests;
 use crate::bitmap::{Bitmap, Search, words_needed};
 use crate::model::{Domain, Fault, Pasid, PasidRange, Refusal, SetId};
 use crate::proto::message_ids::FAULT;
 use crate::proto::{DomainInfo, MapRun, RunState};
 use crate::sync::AtomicU64;
 use crate::sys::clock;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many ids in a row the source may refuse before a request is: each costs a system call under the lock.
 const MOST_REFUSED: usize = 256;
 
-/// An id that was given back and rests before another set can get it.
-#[derive(Clone, Copy, Debug)]
-struct Resting {
-    pasid: Pasid,
-    until: Instant,
-}
-
 /// The ids of one domain.
 ///
-/// The bitmap says which are free; everything that is not free is reserved, owned by a set, or in the queue of
-/// the resting, oldest first. Expired rests end when somebody asks for ids or looks, never by a timer: an idle
+/// The bitmap says which are free; everything that is not free is reserved, owned by a set, or rests before
+/// another set can get it. Expired rests end when somebody asks for ids or looks, never by a timer: an idle
 /// service does not wake up.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -37,7 +30,7 @@ pub(super) struct Pool {
     /// By id: the tag of the request that leased it last.
     tags: Vec<u64>,
     reserved: Vec<PasidRange>,
-    resting: VecDeque<Resting>,
+    resting: Rests,
     quarantine: Duration,
     source: Option<Arc<dyn IdSource>>,
     leased: u64,
@@ -62,7 +55,7 @@ impl Pool {
             bitmap.withhold(range.min(), range.max());
         }
         let (owners, tags) = (vec![0; ids as usize], vec![0; ids as usize]);
-        let resting = VecDeque::new();
+        let resting = Rests::new(ids);
         let (leased, peak) = (0, 0);
         let (source, ledger) = (None, None);
         Ok(Self { domain, bits, bitmap, owners, tags, reserved, resting, quarantine, source, leased, peak, ledger })
@@ -106,12 +99,12 @@ impl Pool {
         let mut ids = self.claim(count, range);
         let missing = count - u32::try_from(ids.len()).unwrap_or(count);
         if missing > 0 {
-            if self.resting_in(range) < missing {
+            if self.resting.count_in(range) < missing {
                 self.unclaim(&ids);
                 let free = self.available(range);
                 return Err(Refusal::NoSpace { domain: self.domain, range, free, asked: count });
             }
-            self.wake_in(range, missing);
+            self.resting.wake(range, missing).into_iter().for_each(|pasid| self.free_bit(pasid));
             ids.extend(self.claim(missing, range));
         }
         if ids.len() < count as usize {
@@ -261,7 +254,7 @@ impl Pool {
         let rest = self.quarantine.saturating_sub(since);
         if !rest.is_zero() && self.bitmap.claim_at(pasid.get()) {
             self.take_again(pasid);
-            self.resting.push_back(Resting { pasid, until: Instant::now() + rest });
+            self.resting.add(pasid, Instant::now() + rest);
         }
     }
 
@@ -298,7 +291,7 @@ impl Pool {
         let now = Instant::now();
         for pasid in ids {
             if self.disown(*pasid) {
-                self.resting.push_back(Resting { pasid: *pasid, until: now + self.quarantine });
+                self.resting.add(*pasid, now + self.quarantine);
             }
         }
         if self.quarantine.is_zero() {
@@ -326,44 +319,22 @@ impl Pool {
     }
 
     fn end_rests(&mut self, now: Instant) {
-        while let Some(oldest) = self.resting.front().copied().filter(|r| r.until <= now) {
-            self.resting.pop_front();
-            self.free_bit(oldest.pasid);
+        while let Some(pasid) = self.resting.end_one(now) {
+            self.free_bit(pasid);
         }
-    }
-
-    /// Ends the oldest rests in `range`, at most `wanted`; says how many.
-    fn wake_in(&mut self, range: PasidRange, wanted: u32) -> u32 {
-        let mut woken = 0;
-        let mut wakes = Vec::new();
-        self.resting.retain(|resting| {
-            let wake = woken < wanted && range.contains(resting.pasid.get());
-            if wake {
-                wakes.push(resting.pasid);
-                woken += 1;
-            }
-            !wake
-        });
-        wakes.into_iter().for_each(|pasid| self.free_bit(pasid));
-        woken
     }
 
     /// What of `range` could be had now, resting ids included.
     pub(super) fn available(&mut self, range: PasidRange) -> u32 {
         self.end_rests(Instant::now());
         let Some(range) = range.intersect(self.range()) else { return 0 };
-        self.bitmap.count_free(range.min(), range.max()) + self.resting_in(range)
-    }
-
-    fn resting_in(&self, range: PasidRange) -> u32 {
-        let resting = self.resting.iter().filter(|r| range.contains(r.pasid.get())).count();
-        u32::try_from(resting).unwrap_or(u32::MAX)
+        self.bitmap.count_free(range.min(), range.max()) + self.resting.count_in(range)
     }
 
     /// Whether nobody leases any of it and none rests: it could be made anew.
     pub(super) fn is_idle(&mut self) -> bool {
         self.end_rests(Instant::now());
-        self.leased == 0 && self.resting.is_empty()
+        self.leased == 0 && self.resting.count() == 0
     }
 
     /// The space for people and programs.
@@ -376,7 +347,7 @@ impl Pool {
             current: self.leased,
             peak: self.peak,
             reserved: u64::from(self.bitmap.len()) - self.capacity(),
-            resting: self.resting.len() as u64,
+            resting: self.resting.count().into(),
         }
     }
 
@@ -387,7 +358,7 @@ impl Pool {
         for range in &self.reserved {
             marks.extend((range.min()..=range.max()).map(|id| (id, RunState::Reserved, None)));
         }
-        marks.extend(self.resting.iter().map(|r| (r.pasid.get(), RunState::Resting, None)));
+        marks.extend(self.resting.in_range(self.range()).map(|id| (id.get(), RunState::Resting, None)));
         let owned = self.owners.iter().zip(0_u32..).filter(|(owner, _)| **owner != 0);
         marks.extend(owned.map(|(owner, id)| (id, RunState::Leased, Some(SetId(*owner)))));
         marks.sort_unstable_by_key(|(id, ..)| *id);
