@@ -11,6 +11,7 @@ use crate::model::{Failure, Fault, Pasid, Refusal, SetId};
 use crate::proto::Watch;
 use crate::proto::message_ids::FAULT;
 use crate::sys::clock;
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
 /// One request of a session. With a key, numbers only go up, and the same number is the same request.
@@ -161,6 +162,8 @@ impl State {
     /// Forgets the aliases of ids.
     pub(super) fn drop_aliases(&mut self, id: SetId, pasids: &[Pasid]) {
         let Some(set) = self.sets.get_mut(&id).filter(|set| !set.aliases.is_empty()) else { return };
+        // Both may be thousands.
+        let pasids: HashSet<&Pasid> = pasids.iter().collect();
         let of_ids = set.aliases.iter().filter(|(_, pasid)| pasids.contains(pasid));
         let dropped: Vec<u64> = of_ids.map(|(alias, _)| *alias).collect();
         set.aliases.retain(|_, pasid| !pasids.contains(pasid));

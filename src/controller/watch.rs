@@ -217,8 +217,11 @@ impl State {
     /// `tag` is of the request that frees them.
     pub(super) fn release(&mut self, id: SetId, pasids: &[Pasid], tag: u64) {
         let Some(set) = self.sets.get_mut(&id) else { return };
-        let busy = |pasid: &Pasid| set.quiescing.values().any(|quiesce| quiesce.pasids.contains(pasid));
-        let fresh: Vec<Pasid> = pasids.iter().copied().filter(|pasid| !busy(pasid)).collect();
+        // All that go through the phases are pending: those of one that is not need not be looked through.
+        let again = pasids.iter().any(|pasid| set.pending.contains(pasid));
+        let quiescing = set.quiescing.values().filter(|_| again).flat_map(|quiesce| &quiesce.pasids);
+        let busy: BTreeSet<Pasid> = quiescing.copied().collect();
+        let fresh: Vec<Pasid> = pasids.iter().copied().filter(|pasid| !busy.contains(pasid)).collect();
         if fresh.is_empty() {
             return;
         }
