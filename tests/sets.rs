@@ -30,6 +30,23 @@ fn policy(cgroups: &Cgroups) -> String {
 }
 
 #[test]
+fn set_fds_of_one_set_are_made_by_the_thousand_and_no_more() {
+    ioasid::sys::process::raise_max_files().unwrap();
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let daemon = Daemon::start(&policy(&cgroups));
+    let (actor, admin) = (Actor::new(&cgroups, "a"), daemon.connect());
+    let (first, info) = actor.connect(&daemon).create_set_of(4).unwrap();
+    let more: Vec<_> = (1..1024).map(|_| admin.open_set(info.set.0).unwrap()).collect();
+    let refusal = admin.open_set(info.set.0).map(drop).unwrap_err();
+    assert!(matches!(&refusal, Refusal::TooMany { value: 1024, .. }), "{refusal:?}");
+    drop(more);
+    common::eventually("room for one more", || admin.open_set(info.set.0).ok());
+    drop((first, actor, admin));
+    daemon.finish();
+}
+
+#[test]
 fn a_set_is_what_was_asked_for_and_its_last_close_gives_everything_back() {
     let cgroups = Cgroups::new();
     let guest = cgroups.make("guest");

@@ -75,8 +75,8 @@ impl Controller {
 
     /// Gives ids back: all of them, or none where one belongs to another set (`ForeignPasid`).
     ///
-    /// What nobody leases is passed over, and an id that is named again is named once. The references of the session that asks are put; what other sessions hold goes to
-    /// `free-pending`, is told in the answer, and returns with the last put.
+    /// What nobody leases is passed over, and an id that is named again is named once. The references of the session that
+    /// asks are put; what other sessions hold goes to `free-pending`, is told in the answer, and returns with the last put.
     pub fn free(&self, id: SetId, asked: Option<&Asked<'_>>, pasids: &[u32]) -> Result<Vec<Pasid>, Failure> {
         let mut state = self.lock();
         let tag = if asked.is_some() { state.tag_of(id, asked) } else { 0 };

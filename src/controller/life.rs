@@ -41,6 +41,9 @@ pub enum Closed {
     Lingers,
 }
 
+/// So many set FDs of one set are made, copies not counted: each is written down with the set, and looked at when it closes.
+const MOST_ENDS: usize = 1024;
+
 impl Controller {
     /// Makes a set, charged to the cgroup that the permit names.
     ///
@@ -72,6 +75,9 @@ impl Controller {
         let mut state = self.lock();
         let set = state.set_mut(id)?;
         set.must_be_active()?;
+        if set.ends.len() >= MOST_ENDS {
+            return Err(Refusal::TooMany { limit: format!("set FDs of set {id}"), value: MOST_ENDS as u64 }.into());
+        }
         let (holder, service, end) = make_end(id, set.next_end)?;
         state.park_end(&end, service.as_fd())?;
         let set = state.set_mut(id)?;

@@ -3,7 +3,7 @@
 use super::backlog::Backlog;
 use crate::model::{Failure, Refusal};
 use crate::proto::{
-    Call, FAULT_NAME, FaultNotice, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
+    Call, FAULT_NAME, FaultNotice, GetMap, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
     split_reply,
 };
 use crate::sys::closing::Riders;
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many bytes of an answer of many pieces take the time of a request.
 const BYTES_OF_A_REQUEST: usize = 4096;
+/// So many requests take the time of a look at the whole of a space of 20 bits.
+const REQUESTS_OF_A_MAP: u32 = 64;
 
 /// What came in.
 #[derive(Debug)]
@@ -53,9 +55,12 @@ impl Reply {
         self.frame.len() > MAX_FRAME
     }
 
-    /// What it costs beside the request that it answers, in requests: making a long listing is work.
+    /// What it costs beside the request that it answers, in requests: making a long listing is work, and so is a look at
+    /// each id of a space.
     pub(super) fn cost(&self) -> u32 {
-        u32::try_from(self.frame.len().saturating_sub(MAX_FRAME) / BYTES_OF_A_REQUEST).unwrap_or(u32::MAX)
+        let pieces = u32::try_from(self.frame.len().saturating_sub(MAX_FRAME) / BYTES_OF_A_REQUEST).unwrap_or(u32::MAX);
+        let looks = if self.header.op == GetMap::OP { REQUESTS_OF_A_MAP } else { 0 };
+        pieces.saturating_add(looks)
     }
 
     /// The refusal that it tells, if it is one.
