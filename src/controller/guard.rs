@@ -5,6 +5,9 @@ use crate::policy;
 use std::collections::HashMap;
 use std::time::Instant;
 
+/// So many uids are known without a look at who of them could be forgotten.
+const MANY: usize = 1024;
+
 #[derive(Debug)]
 struct Usage {
     sets: u32,
@@ -85,11 +88,8 @@ impl Guard {
             return Ok(());
         }
         let rate = self.limits.requests_per_second;
-        let now = Instant::now();
         let usage = self.usage(uid);
-        let elapsed = now.saturating_duration_since(usage.since).as_secs_f64();
-        usage.tokens = (usage.tokens + elapsed * f64::from(rate)).min(f64::from(rate));
-        usage.since = now;
+        usage.refill(rate);
         if usage.tokens < 1.0 {
             return Err(Refusal::TooMany {
                 limit: format!("[guard] requests_per_second of uid {uid}"),
@@ -105,12 +105,31 @@ impl Guard {
         self.usage(uid).tokens -= f64::from(requests);
     }
 
-    /// Forgets uids with nothing open; a fresh bucket is no gain to those who connect anew, for a connection is
-    /// far dearer than a request.
+    /// Forgets a uid with nothing open that owes nothing; a fresh bucket is no gain to those who connect anew, for a
+    /// connection is far dearer than a request. Who left in debt is forgotten when it is paid and many are known.
     fn forget_if_idle(&mut self, uid: u32) {
-        if self.users.get(&uid).is_some_and(|u| u.sets == 0 && u.sessions == 0) {
+        let rate = self.limits.requests_per_second;
+        if self.users.get_mut(&uid).is_some_and(|usage| usage.is_over(rate)) {
             self.users.remove(&uid);
         }
+        if self.users.len() > MANY {
+            self.users.retain(|_, usage| !usage.is_over(rate));
+        }
+    }
+}
+
+impl Usage {
+    /// What time has brought since it was looked at last.
+    fn refill(&mut self, rate: u32) {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.since).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * f64::from(rate)).min(f64::from(rate));
+        self.since = now;
+    }
+
+    fn is_over(&mut self, rate: u32) -> bool {
+        self.refill(rate);
+        self.sets == 0 && self.sessions == 0 && self.tokens >= 0.0
     }
 }
 
@@ -140,6 +159,16 @@ mod tests {
         guard.spend(5, 4);
         assert!(guard.request(5).is_err());
         assert!(guard.request(6).is_ok());
+    }
+
+    #[test]
+    fn who_owes_is_not_forgotten_by_connecting_anew() {
+        let mut guard = Guard::new(LIMITS);
+        guard.add_session(5).unwrap();
+        guard.spend(5, 1000);
+        guard.remove_session(5);
+        guard.add_session(5).unwrap();
+        assert!(guard.request(5).is_err());
     }
 
     #[test]
