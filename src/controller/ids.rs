@@ -3,7 +3,7 @@
 use super::authority::Permitted;
 use super::life::misused;
 use super::{Asked, Controller, Notice, Permit, SessionId, State, now_usec};
-use crate::model::{CgroupPath, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
+use crate::model::{CgroupPath, Domain, Failure, Pasid, PasidRange, Refusal, SetId, SetState};
 use crate::proto::{Happening, SetInfo, WatchKind};
 use crate::quota::{Node, Obstacle};
 use std::collections::HashSet;
@@ -33,7 +33,8 @@ impl Controller {
         if count > MOST_AT_ONCE {
             // What would refuse so many anyhow refuses them.
             self.must_be_usable(&state, id)?;
-            state.make_way(id, count, range)?;
+            let (domain, range) = (state.set(id)?.domain, state.make_way(id, count, range)?);
+            state.ids_lacking(domain, count, range)?;
             return Err(Refusal::invalid("count", count, AT_ONCE).into());
         }
         let tag = state.tag_of(id, asked);
@@ -317,9 +318,23 @@ impl State {
         let set = self.set(id)?;
         let (node, domain) = (Arc::clone(&set.node), set.domain);
         // Carved before they are charged: what the ids refuse has moved no counter, no peak either.
-        let pool = self.pools.get_mut(&domain).ok_or(Refusal::NoSpace { domain, range, free: 0, asked: count })?;
-        let pasids = pool.carve(id, count, range)?;
-        pool.enter(id, &pasids, tag)?;
+        let carve = |state: &mut Self| match state.pools.get_mut(&domain) {
+            Some(pool) => pool.carve(id, count, range),
+            None => Err(Refusal::NoSpace { domain, range, free: 0, asked: count }),
+        };
+        let pasids = match carve(self) {
+            Ok(pasids) => pasids,
+            Err(refusal) => {
+                let lacking = self.ids_lacking(domain, count, range)?;
+                if self.reclaim_ids(domain, lacking, range) == 0 {
+                    return Err(refusal.into());
+                }
+                carve(self)?
+            }
+        };
+        if let Some(pool) = self.pools.get_mut(&domain) {
+            pool.enter(id, &pasids, tag)?;
+        }
         // There is room, and whoever charges holds the lock.
         let charge = match node.try_charge(count.into()) {
             Ok(charge) => charge,
@@ -334,9 +349,9 @@ impl State {
         Ok(pasids)
     }
 
-    /// Sees to it that the set can lease `count` ids more: by its quota, by every level, by the ids. Unused leases that stand
-    /// in the way are taken back, once it is sure that this is enough: who asks for what cannot be takes nothing from others.
-    /// Gives the range that the ids are of.
+    /// Sees to it that the set can lease `count` ids more, by its quota and by every level. Unused leases that stand in the way
+    /// are taken back, once it is sure that this is enough: who asks for what cannot be takes nothing from others. Gives the
+    /// range that the ids are of.
     fn make_way(&mut self, id: SetId, count: u32, asked: Option<PasidRange>) -> Result<PasidRange, Failure> {
         let set = self.set(id)?;
         let (node, domain, path) = (Arc::clone(&set.node), set.domain, set.cgroup.clone());
@@ -345,18 +360,8 @@ impl State {
         if self.unused(&[id], over_quota, PasidRange::ALL) < over_quota {
             self.set(id)?.check_quota(count)?;
         }
-        let levels = std::iter::once(&node).chain(node.ancestors()).filter(|level| !level.is_root());
-        let mut obstacles = levels.map(|level| Obstacle {
-            node: Arc::clone(level),
-            max: level.max(),
-            current: level.current(),
-            asked: count.into(),
-        });
-        let hopeless = obstacles.find(|obstacle| {
-            let missing = obstacle.missing();
-            missing > 0 && self.unused(&self.mapped_below(&obstacle.node), missing, PasidRange::ALL) < missing
-        });
-        if let Some(obstacle) = hopeless {
+        let short = node.room() < count.into();
+        if let Some(obstacle) = short.then(|| self.hopeless(&node, count)).flatten() {
             return Err(self.limit_hit(obstacle, &path).into());
         }
         let Some(range) = range else {
@@ -364,18 +369,40 @@ impl State {
                 Refusal::NoSpace { domain, range: asked.unwrap_or(PasidRange::ALL), free: 0, asked: count }.into()
             );
         };
+        if over_quota > 0 || short {
+            self.ids_lacking(domain, count, range)?;
+            self.take_back(id, over_quota, PasidRange::ALL);
+            // A holder may have used meanwhile what it did not.
+            self.set(id)?.check_quota(count)?;
+            self.make_room(&node, count, &path)?;
+        }
+        Ok(range)
+    }
+
+    /// The nearest level that would have no room for `count` even if all unused leases at or below it were taken back.
+    fn hopeless(&self, node: &Arc<Node>, count: u32) -> Option<Obstacle> {
+        let levels = std::iter::once(node).chain(node.ancestors()).filter(|level| !level.is_root());
+        let mut obstacles = levels.map(|level| Obstacle {
+            node: Arc::clone(level),
+            max: level.max(),
+            current: level.current(),
+            asked: count.into(),
+        });
+        obstacles.find(|obstacle| {
+            let missing = obstacle.missing();
+            self.unused(&self.mapped_below(&obstacle.node), missing, PasidRange::ALL) < missing
+        })
+    }
+
+    /// How many ids of `range` have to be taken back for `count`; `NoSpace` where not even that is enough. Counts them all,
+    /// so it is asked where something is in the way.
+    fn ids_lacking(&mut self, domain: Domain, count: u32, range: PasidRange) -> Result<u32, Refusal> {
         let free = self.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
         let lacking = count.saturating_sub(free);
         if self.unused(&self.mapped_in(domain), lacking, range) < lacking {
-            return Err(Refusal::NoSpace { domain, range, free, asked: count }.into());
+            return Err(Refusal::NoSpace { domain, range, free, asked: count });
         }
-        self.take_back(id, over_quota, PasidRange::ALL);
-        // A holder may have used meanwhile what it did not.
-        self.set(id)?.check_quota(count)?;
-        self.make_room(&node, count, &path)?;
-        let free = self.pools.get_mut(&domain).map_or(0, |pool| pool.available(range));
-        self.reclaim_ids(domain, count.saturating_sub(free), range);
-        Ok(range)
+        Ok(lacking)
     }
 
     /// Sees to it that `count` can be charged at every level; unused leases in the way are taken back first.
