@@ -37,23 +37,7 @@ impl Scene<'_> {
     fn path(&self, cgroup: &str) -> CgroupPath {
         self.cgroups.path(&format!("slice/{cgroup}"))
     }
-}
 
-/// The cgroups of a client: where it begins, and where its charge may be moved to.
-pub fn homes(client: usize) -> [String; 2] {
-    [format!("{client}"), format!("{client}-other")]
-}
-
-/// Somebody who goes on step by step.
-pub trait Steps {
-    fn step(&mut self);
-    /// What the service says of it is what it thinks. What it leases and does not use is given back.
-    fn check(&mut self);
-    /// It closes everything and begins anew.
-    fn renew(&mut self);
-}
-
-impl Scene<'_> {
     /// What was done; `None` where a limit refused it, or what the service lacks now. Then nothing was done: the book will
     /// tell.
     fn unless_refused<T>(&self, outcome: Result<T, ClientError>) -> Option<T> {
@@ -77,10 +61,28 @@ impl Scene<'_> {
         })
     }
 
-    fn open(&self, service: &mut Service, cgroup: &CgroupPath, quota: u32) -> Result<Set, ClientError> {
-        let request = SetRequest { cgroup: Some(cgroup.clone()), quota: Some(quota), ..SetRequest::default() };
-        Ok(service.create_set(request)?.0.with_patience(PATIENCE))
+    fn open(&self, service: &mut Service, cgroup: &str, quota: u32) -> Set {
+        let request = SetRequest { cgroup: Some(self.path(cgroup)), quota: Some(quota), ..SetRequest::default() };
+        self.until_done(|| service.create_set(request.clone())).0.with_patience(PATIENCE)
     }
+
+    fn sessions(&self, set: &Set) -> (Session, Session) {
+        self.until_done(|| Ok((set.session()?, set.session()?)))
+    }
+}
+
+/// The cgroups of a client: where it begins, and where its charge may be moved to.
+pub fn homes(client: usize) -> [String; 2] {
+    [format!("{client}"), format!("{client}-other")]
+}
+
+/// Somebody who goes on step by step.
+pub trait Steps {
+    fn step(&mut self);
+    /// What the service says of it is what it thinks. What it leases and does not use is given back.
+    fn check(&mut self);
+    /// It closes everything and begins anew.
+    fn renew(&mut self);
 }
 
 /// Whether the service lacks what the test has taken from it.
@@ -121,8 +123,8 @@ impl<'a> Client<'a> {
         }
         let [home, _] = homes(number);
         let mut service = scene.service();
-        let set = scene.open(&mut service, &scene.path(&home), QUOTA).unwrap();
-        let (one, other) = (set.session().unwrap(), set.session().unwrap());
+        let set = scene.open(&mut service, &home, QUOTA);
+        let (one, other) = scene.sessions(&set);
         let (ids, held, pending) = Default::default();
         let (dice, max, aliases) = (scene.dice(number), Limit::Max, HashMap::new());
         Self { number, scene, dice, service, home, max, quota: QUOTA, set, one, other, ids, aliases, held, pending }
@@ -284,8 +286,8 @@ impl<'a> Client<'a> {
     fn lose_a_cgroup(&mut self) {
         let name = format!("doomed-{}", self.number);
         self.scene.cgroups.make(&format!("slice/{name}"));
-        let (scene, path) = (self.scene, self.scene.path(&name));
-        let set = scene.until_done(|| scene.open(&mut self.service, &path, 4));
+        let scene = self.scene;
+        let set = scene.open(&mut self.service, &name, 4);
         let mut session = scene.until_done(|| set.session());
         let id = scene.unless_refused(session.alloc());
         id.iter().for_each(|id| scene.book.enter(self.number, &name, *id));
@@ -332,10 +334,9 @@ impl Steps for Client<'_> {
 
     fn renew(&mut self) {
         self.strike_all();
-        let (scene, path) = (self.scene, self.scene.path(&self.home));
-        self.set = scene.until_done(|| scene.open(&mut self.service, &path, QUOTA));
+        self.set = self.scene.open(&mut self.service, &self.home, QUOTA);
         self.quota = QUOTA;
-        (self.one, self.other) = scene.until_done(|| Ok((self.set.session()?, self.set.session()?)));
+        (self.one, self.other) = self.scene.sessions(&self.set);
     }
 }
 
@@ -356,8 +357,8 @@ impl<'a> Mapper<'a> {
         let [home, _] = homes(number);
         scene.cgroups.make(&format!("slice/{home}"));
         let mut service = scene.service();
-        let set = scene.open(&mut service, &scene.path(&home), QUOTA).unwrap();
-        let mapped = set.map().unwrap();
+        let set = scene.open(&mut service, &home, QUOTA);
+        let mapped = scene.until_done(|| set.map());
         Self { number, scene, dice: scene.dice(number), service, home, set, mapped, ids: Vec::new() }
     }
 
@@ -401,8 +402,7 @@ impl Steps for Mapper<'_> {
 
     fn renew(&mut self) {
         self.ids.drain(..).for_each(|id| self.scene.book.strike(self.number, id));
-        let (scene, path) = (self.scene, self.scene.path(&self.home));
-        self.set = scene.until_done(|| scene.open(&mut self.service, &path, QUOTA));
-        self.mapped = scene.until_done(|| self.set.map());
+        self.set = self.scene.open(&mut self.service, &self.home, QUOTA);
+        self.mapped = self.scene.until_done(|| self.set.map());
     }
 }
