@@ -443,6 +443,19 @@ fn limits_are_set_and_peaks_reset() {
 }
 
 #[test]
+fn what_cannot_be_written_is_a_fault_a_bound_is_named_and_no_variable_of_others_passed_on() {
+    let scene = Scene::new();
+    let script = "$CTL alloc > /dev/full 2>&1; echo $?; $CTL info | true; echo $?
+        $CTL --json alloc --max 0; echo $?; echo [$LISTEN_PIDFDID]";
+    let ran = scene.script(&[], &format!("export LISTEN_PIDFDID=7; exec $CTL open 1 -- sh -c '{script}'"));
+    let [full, closed, refused, status, variable] = ran.out.lines().collect::<Vec<_>>()[..] else { panic!("{ran:?}") };
+    assert_eq!((full, closed, status, variable), ("4", "0", "1", "[]"), "{ran:?}");
+    let refused: Value = serde_json::from_str(refused).unwrap();
+    assert_eq!((&refused["field"], &refused["value"]), (&json!("max"), &json!("0")));
+    scene.finish();
+}
+
+#[test]
 fn a_charge_is_moved_and_a_set_revoked() {
     let scene = Scene::new();
     let other = scene.path("other");
