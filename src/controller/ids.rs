@@ -112,7 +112,8 @@ impl Controller {
 
     /// Puts one reference that this session took; nobody can put another's. Works on a set that is gone, too.
     ///
-    /// Refused as `NotFound` where it took none, as `ForeignPasid` where the id is another set's.
+    /// Refused as `NotFound` where it took none, as `ForeignPasid` where the id is another set's. What cannot be recorded is
+    /// not done: the reference is still the session's, and goes with it.
     pub fn put(&self, id: SetId, asked: &Asked<'_>, pasid: u32) -> Result<(), Failure> {
         let mut state = self.lock();
         if state.was_done(id, asked) {
@@ -121,17 +122,18 @@ impl Controller {
         let missing = || Refusal::not_found(format!("a reference of this session on pasid {pasid}"));
         let pasid = Pasid::new(pasid).ok_or_else(missing)?;
         let owner = state.pools.get(&state.set(id)?.domain).and_then(|pool| pool.owner(pasid));
-        let own = state.set_mut(id)?.sessions.get_mut(&asked.session).ok_or_else(missing)?;
-        let Some(held) = own.holds.get_mut(&pasid) else {
+        let own = state.set(id)?.sessions.get(&asked.session).ok_or_else(missing)?;
+        let Some(count) = own.holds.get(&pasid).map(|held| held.saturating_sub(1)) else {
             let foreign = owner.is_some_and(|owner| owner != id);
             return Err(if foreign { Refusal::ForeignPasid { pasid } } else { missing() }.into());
         };
-        *held -= 1;
-        let count = *held;
-        if count == 0 {
-            own.holds.remove(&pasid);
+        state.keep_put(id, asked, pasid, count)?;
+        if let Some(own) = state.set_mut(id)?.sessions.get_mut(&asked.session) {
+            match count {
+                0 => drop(own.holds.remove(&pasid)),
+                _ => drop(own.holds.insert(pasid, count)),
+            }
         }
-        state.keep_put(id, asked, pasid, count);
         if count == 0 {
             state.reference_put(id, pasid);
         }

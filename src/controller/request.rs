@@ -9,7 +9,6 @@ use super::set::Session;
 use super::{SessionId, State};
 use crate::model::{Failure, Fault, Pasid, Refusal, SetId};
 use crate::proto::Watch;
-use crate::proto::message_ids::FAULT;
 use crate::sys::clock;
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
@@ -123,18 +122,15 @@ impl State {
         Ok(self.record_done(id, asked, Change::Put(Entry::Hold(id, key, on)))?)
     }
 
-    /// Records that a reference was put. It is put also where that cannot be written yet.
-    pub(super) fn keep_put(&mut self, id: SetId, asked: &Asked<'_>, pasid: Pasid, count: u32) {
-        let Some(key) = self.key_of(id, asked.session) else { return };
+    /// Records that a reference is put, `count` are left, before it is.
+    pub(super) fn keep_put(&mut self, id: SetId, asked: &Asked<'_>, pasid: Pasid, count: u32) -> Result<(), Fault> {
+        let Some(key) = self.key_of(id, asked.session) else { return Ok(()) };
         let on = OnLease { pasid, tag: self.lease_tag(id, pasid), count };
         let change = match count {
             0 => Change::Remove(Key::Hold(id, key, pasid)),
             _ => Change::Put(Entry::Hold(id, key, on)),
         };
-        if let Err(fault) = self.record_done(id, asked, change.clone()) {
-            tracing::error!(MESSAGE_ID = FAULT, %fault, "the records are behind");
-            self.defer(change);
-        }
+        self.record_done(id, asked, change)
     }
 
     /// Puts all references of a session on ids that it frees.
