@@ -6,9 +6,12 @@ mod common;
 use common::{Actor, Cgroups, Daemon, Options, Wire, eventually, policy, supervised};
 use ioasid::client::{ClientError, Service, Set};
 use ioasid::model::{Refusal, SetRequest};
-use ioasid::proto::{GetStatus, Map};
+use ioasid::proto::{GetStatus, Header, Map};
+use ioasid::sys::seqpacket;
+use ioasid::sys::socket_option::pending_bytes;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::time::Duration;
 
 const SPACE: &str = "quarantine = \"0s\"";
 const USER: u32 = 65534;
@@ -54,19 +57,24 @@ fn without_descriptors_newcomers_are_told_so_and_who_is_there_is_served() {
     assert!(sets.len() > 50, "{} sets", sets.len());
     // Room for some sessions, and no more.
     sets.truncate(sets.len() - 4);
-    let mut sessions = vec![eventually("room for a session", || sets[0].session().ok())];
+    let mut sessions = Vec::new();
     let refusal = loop {
+        // What is closed a moment later would be room for one more.
+        daemon.settled_descriptors();
         match sets[0].session() {
             Ok(session) => sessions.push(session),
             Err(error) => break error.refusal().cloned().expect("a refusal, not a broken session"),
         }
     };
+    assert!(!sessions.is_empty());
+    daemon.settled_descriptors();
     assert!(of_descriptors(&refusal, 128), "{refusal:?}");
     // Who connects is told, and does not wait for an answer that never comes.
     let refused = user.connect_silently(&daemon).receive().expect("an answer").refusal();
     assert!(of_descriptors(&refused, 128), "{refused:?}");
     // An administrator gets in.
     assert!(daemon.status().sets > 50);
+    daemon.settled_descriptors();
     // Who has a session works as ever, which takes descriptors for a moment.
     wire.ask(&GetStatus {}).unwrap();
     let session = &mut sessions[0];
@@ -82,6 +90,78 @@ fn without_descriptors_newcomers_are_told_so_and_who_is_there_is_served() {
     eventually("room for a region", || sets[0].map().ok());
     drop((session, sessions, sets, wire, user));
     daemon.settles_to(&before);
+    daemon.finish();
+}
+
+/// Descriptors that nobody reads are the service's to the kernel: who has it send them waits for itself alone.
+#[test]
+fn who_reads_no_descriptors_has_few_of_them_on_their_way() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let daemon = Daemon::start(&policy(&cgroups, SPACE, ""));
+    let user = Actor::of_user(&cgroups, "a", USER);
+    let set = user.create_set(&daemon, SetRequest::default());
+    let (ours, theirs) = seqpacket::pair().unwrap();
+    let end = ours.try_clone().unwrap();
+    let wire = Wire::open_session(set.as_fd(), (ours, theirs)).unwrap();
+    let connection = user.connect(&daemon);
+    const ASKED: usize = 40;
+    for _ in 0..ASKED {
+        wire.send(&Map {}, &[]);
+    }
+    let first = wire.receive().unwrap();
+    let one = Header::BYTES + first.body.len();
+    let mut waiting = 0;
+    eventually("the queue grows no more", || {
+        let before = std::mem::replace(&mut waiting, pending_bytes(end.as_fd()).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        (waiting > 0 && waiting == before).then_some(())
+    });
+    assert!(waiting <= 5 * one, "{waiting} bytes wait, an answer has {one}");
+    // Others are served, the same user among them.
+    connection.ask(&GetStatus {}).unwrap();
+    set.map().unwrap();
+    // And so is who reads at last: every answer has its descriptor.
+    for _ in 1..ASKED {
+        assert_eq!(wire.receive().unwrap().fds.len(), 1);
+    }
+    drop((wire, end, connection, set, user));
+    daemon.finish();
+}
+
+/// As it is where many users together have the service send more than the kernel lets it.
+#[test]
+fn a_service_that_may_send_no_more_descriptors_says_so() {
+    let cgroups = Cgroups::new();
+    cgroups.make("a");
+    let bounded = through(&["prlimit", "--nofile=300:300", "setpriv", "--bounding-set=-sys_resource,-sys_admin"]);
+    let daemon = Daemon::start_with(&policy(&cgroups, SPACE, ""), &Options { through: bounded, ..Options::default() });
+    let actor = Actor::new(&cgroups, "a");
+    let wire = actor.connect(&daemon);
+    let (set, _) = wire.create_set_of(4).unwrap();
+    let mut session = set.session().unwrap();
+    session.call(&Map {}).unwrap();
+    let before = daemon.snapshot();
+    // Of the service's user as well, unread, from somebody whom no limit binds.
+    let (reader, sender) = seqpacket::pair().unwrap();
+    (0..2).for_each(|_| seqpacket::try_send(sender.as_fd(), b"x", &[set.as_fd(); seqpacket::MAX_FDS]).unwrap());
+    let on_the_way = |refusal: &Refusal| match refusal {
+        Refusal::TooMany { limit, value } => limit.ends_with("that are on their way") && *value == 300,
+        _ => false,
+    };
+    for _ in 0..3 {
+        let refusal = wire.create_set_of(4).unwrap_err();
+        assert!(on_the_way(&refusal), "{refusal:?}");
+        let error = session.call(&Map {}).unwrap_err();
+        assert!(error.refusal().is_some_and(on_the_way), "{error:?}");
+    }
+    session.free(&[]).unwrap();
+    daemon.settles_to(&before);
+    // It goes on when they are read.
+    drop(reader);
+    wire.create_set_of(4).unwrap();
+    session.call(&Map {}).unwrap();
+    drop((session, set, wire, actor));
     daemon.finish();
 }
 
@@ -225,5 +305,6 @@ fn the_library_says_what_a_newcomer_was_told() {
     wire.ask(&GetStatus {}).unwrap();
     assert!(sets[0].as_fd().try_clone_to_owned().is_ok());
     drop((connections, sets, wire, actor));
+    eventually("those that hung up are gone", || Service::connect(daemon.socket()).ok());
     daemon.finish();
 }

@@ -383,6 +383,12 @@ fn no_descriptors() -> Refusal {
     Refusal::TooMany { limit: "descriptors of the service".to_owned(), value: crate::sys::process::max_files() }
 }
 
+/// Refuses where the kernel lets the service send no more descriptors until others have read theirs.
+pub fn too_many_on_the_way() -> Refusal {
+    let limit = "descriptors of the service that are on their way".to_owned();
+    Refusal::TooMany { limit, value: crate::sys::process::max_files() }
+}
+
 /// A failed system call that made a descriptor: running out of them is the caller's refusal, anything else a fault.
 fn descriptor_failure(error: std::io::Error, doing: &str) -> Failure {
     use std::io::ErrorKind;

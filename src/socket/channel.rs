@@ -1,6 +1,7 @@
 //! One SEQPACKET socket that frames go over.
 
 use super::backlog::Backlog;
+use crate::controller::too_many_on_the_way;
 use crate::model::{Failure, Refusal};
 use crate::proto::{
     Call, FAULT_NAME, FaultNotice, GetMap, Header, Kind, MAX_FRAME, decode_body, decode_request, encode, parse_frame,
@@ -9,9 +10,11 @@ use crate::proto::{
 use crate::sys::closing::Riders;
 use crate::sys::readiness::Registered;
 use crate::sys::seqpacket::{self, Received};
+use crate::sys::socket_option::unread_by_peer;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 thread_local! {
@@ -22,6 +25,12 @@ thread_local! {
 
 /// How long a reply waits for a reader of `ioasid.sock`.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many answers with descriptors may be on their way to who reads none of them. The kernel counts each such descriptor
+/// as the service's, for all who are served, and past RLIMIT_NOFILE lets it send none to anybody.
+const MOST_CARRYING: u32 = 4;
+/// The first pause while one that carries descriptors waits for the reader of those before it, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 
 /// So many bytes of an answer of many pieces take the time of a request.
 const BYTES_OF_A_REQUEST: usize = 4096;
@@ -74,33 +83,38 @@ impl Reply {
 
 /// A socket that frames go over.
 #[derive(Debug)]
-pub(super) struct Channel(Registered);
+pub(super) struct Channel {
+    socket: Registered,
+    /// Answers with descriptors that were sent since the peer was known to have read everything.
+    carrying: Mutex<u32>,
+}
 
 impl Channel {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Registered::new(socket).map(Self)
+        Ok(Self { socket: Registered::new(socket)?, carrying: Mutex::new(0) })
     }
 
     /// The socket: to leave a copy with the service manager.
     pub(super) fn end(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 
     /// Ends it for the peer, too: a copy may be with the service manager.
     pub(super) fn end_both(&self) {
         // Where it fails it is over already.
-        let _ = seqpacket::shut_down(self.0.as_fd());
+        let _ = seqpacket::shut_down(self.socket.as_fd());
     }
 
     /// The next thing that comes in. Cancel safe.
     pub(super) async fn receive(&self) -> Incoming {
-        receive(&self.0, seqpacket::try_receive).await
+        receive(&self.socket, seqpacket::try_receive).await
     }
 
     /// Sends an answer, waiting for the reader where its queue is full; `false` ends the connection.
     ///
     /// What waits is kept in `backlog` for `uid`. Where that has no room, an answer of many pieces is refused before the
-    /// first goes out, and one that cannot go out at once ends the connection.
+    /// first goes out, and one that cannot go out at once ends the connection. Descriptors wait until those before them were
+    /// read, but for the first few.
     pub(super) async fn send(&self, reply: Reply, backlog: &Backlog, uid: u32) -> bool {
         let mut place = None;
         let reply = match reply.frame.len() {
@@ -113,14 +127,27 @@ impl Channel {
                 Err(refusal) => failed(reply.header, refusal.into()),
             },
         };
+        if !reply.fds.is_empty() && !self.can_carry() {
+            if place.is_none() {
+                let Ok(room) = backlog.enter(uid, reply.frame.len()) else { return false };
+                place = Some(room);
+            }
+            if tokio::time::timeout(PATIENCE, self.until_read()).await.is_err() {
+                return false;
+            }
+        }
         let Reply { header, frame, fds } = reply;
         let mut riders: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         for piece in split_reply(header, frame) {
-            match seqpacket::try_send(self.0.as_fd(), &piece, &riders) {
+            match seqpacket::try_send(self.socket.as_fd(), &piece, &riders) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(()) => {
                     riders.clear();
                     continue;
+                }
+                // The descriptors are closed with this answer, and with them ends what was made.
+                Err(error) if seqpacket::is_too_many_on_the_way(&error) => {
+                    return self.send_now(failed(header, too_many_on_the_way().into()));
                 }
                 Err(_) => return false,
             }
@@ -128,7 +155,7 @@ impl Channel {
                 let Ok(room) = backlog.enter(uid, piece.len()) else { return false };
                 place = Some(room);
             }
-            let sent = self.0.write(|socket| seqpacket::try_send(socket, &piece, &riders));
+            let sent = self.socket.write(|socket| seqpacket::try_send(socket, &piece, &riders));
             if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(()))) {
                 return false;
             }
@@ -138,12 +165,35 @@ impl Channel {
         true
     }
 
+    /// Whether an answer with descriptors may go out now: then it counts.
+    fn can_carry(&self) -> bool {
+        let mut carrying = self.carrying.lock().unwrap_or_else(PoisonError::into_inner);
+        if *carrying >= MOST_CARRYING {
+            // An error is the peer's end: the send tells.
+            if unread_by_peer(self.socket.as_fd()).unwrap_or(0) > 0 {
+                return false;
+            }
+            *carrying = 0;
+        }
+        *carrying += 1;
+        true
+    }
+
+    /// Waits until the peer has read what came before an answer with descriptors. The kernel wakes nobody for it.
+    async fn until_read(&self) {
+        let (mut pause, longest) = PAUSES;
+        while !self.can_carry() {
+            tokio::time::sleep(pause).await;
+            pause = longest.min(2 * pause);
+        }
+    }
+
     /// Sends an answer at once or not at all: who asks on and on and reads nothing has its session ended.
     pub(super) fn send_now(&self, reply: Reply) -> bool {
         let riders: Vec<BorrowedFd<'_>> = reply.fds.iter().map(AsFd::as_fd).collect();
         let mut pieces = split_reply(reply.header, reply.frame).into_iter();
-        let first = pieces.next().is_none_or(|piece| seqpacket::try_send(self.0.as_fd(), &piece, &riders).is_ok());
-        first && pieces.all(|piece| seqpacket::try_send(self.0.as_fd(), &piece, &[]).is_ok())
+        let first = pieces.next().is_none_or(|piece| seqpacket::try_send(self.socket.as_fd(), &piece, &riders).is_ok());
+        first && pieces.all(|piece| seqpacket::try_send(self.socket.as_fd(), &piece, &[]).is_ok())
     }
 }
 

@@ -110,8 +110,8 @@ pub(super) async fn serve(edge: &Edge, channel: Channel, set: SetId, opener: Ope
             edge.controller.count_refusal(&refusal);
         }
         edge.controller.spend(opener.uid, reply.cost());
-        // One frame goes out at once or not at all; many are more than a socket's queue takes.
-        let sent = match reply.is_long() {
+        // One frame goes out at once or not at all; many are more than a socket's queue takes, and descriptors may wait.
+        let sent = match reply.is_long() || !reply.fds.is_empty() {
             true => channel.send(reply, &edge.backlog, opener.uid).await,
             false => channel.send_now(reply),
         };

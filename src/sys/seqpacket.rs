@@ -108,6 +108,12 @@ fn fds_numbers(fds: &[BorrowedFd<'_>]) -> Vec<libc::c_int> {
     fds.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
+/// Whether a send failed as so many descriptors are on their way, from this user to all who have not read them, that the
+/// kernel takes no more (ETOOMANYREFS, unix(7)): more than RLIMIT_NOFILE, from who has no CAP_SYS_RESOURCE.
+pub fn is_too_many_on_the_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
 /// Sends one message, waiting for room until `deadline` (`TimedOut`), for ever without one.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     loop {

@@ -161,12 +161,12 @@ impl Daemon {
             sets: status.sets,
             ids_out: status.domains.iter().map(|domain| domain.current).sum(),
             charged: root.current,
-            descriptors: self.descriptors_alone(),
+            descriptors: self.settled_descriptors(),
         }
     }
 
-    /// Descriptors while nobody of this test's making is connected: those of looking are closed a moment later.
-    fn descriptors_alone(&self) -> usize {
+    /// How many it has open once what it is about to close is closed: looking and hanging up leave some for a moment.
+    pub fn settled_descriptors(&self) -> usize {
         let (mut last, mut same) = (usize::MAX, 0);
         eventually("the number of descriptors settles", || {
             let now = self.descriptors();
