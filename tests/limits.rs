@@ -418,3 +418,31 @@ fn zero_blocks_new_ids_and_overcommit_is_accepted() {
     drop((set, blocked));
     host.finish();
 }
+
+/// A user can make a tree of thousands of levels where a cgroup was delegated to them; whoever lists it must get along.
+#[test]
+fn a_tree_of_many_levels_is_told_60_of_them_at_a_time() {
+    const LEVELS: usize = 150;
+    let host = Host::new(SPACE, &[]);
+    let names: Vec<String> = (0..LEVELS).map(|level| format!("l{level}")).collect();
+    let deepest = names.join("/");
+    host.cgroups.make(&deepest);
+    let actor = Actor::new(&host.cgroups, &deepest);
+    let set = actor.create_set(&host.daemon, SetRequest::default());
+    set.session().unwrap().alloc_many(3, None).unwrap();
+    let top = host.daemon.cgroup(&host.cgroups.path("l0"));
+    let line: Vec<&CgroupInfo> = std::iter::successors(Some(&top), |info| info.children.first()).collect();
+    assert_eq!(line.len(), 61);
+    assert!(line.iter().all(|info| info.current == 3), "what is not told is counted");
+    assert_eq!(line.iter().filter(|info| info.deeper).count(), 1);
+    assert!(line[60].deeper);
+    // From the last one it goes on.
+    let rest = host.daemon.cgroup(&line[60].path);
+    assert!(!rest.deeper && rest.children[0].path.as_str().ends_with("/l61"));
+    let shown = host.daemon.run_ctl(&["cgroup", top.path.as_str()]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(text.contains("l60 (deeper ones not shown)") && !text.contains("l61"), "{text}");
+    drop((set, actor));
+    host.finish();
+}

@@ -135,6 +135,31 @@ fn cgroups_that_come_and_go_under_requests_leave_nothing() {
     daemon.finish();
 }
 
+/// Nobody tells the service of a cgroup that goes while it is charged for nothing.
+#[test]
+fn hundreds_of_cgroups_that_were_used_and_removed_are_forgotten() {
+    let cgroups = Cgroups::new();
+    let daemon = Daemon::start(&behalf(&cgroups));
+    let mut service = daemon.service();
+    for round in 0..400 {
+        let path = cgroups.make(&format!("passing-{round}"));
+        let (set, _) = service.create_set(request(&path)).unwrap();
+        set.session().unwrap().alloc().unwrap();
+        if round % 2 == 0 {
+            let max = SetCgroupMax { cgroup: path.to_string(), max: "50".into(), persist: false };
+            service.call(&max, &[]).unwrap();
+        }
+        drop(set);
+        eventually("the charge is gone", || (daemon.sets().is_empty()).then_some(()));
+        cgroups.remove(&format!("passing-{round}"));
+    }
+    // One place of 32 bytes for each cgroup that is known, after a head of 128.
+    let places = (fs::metadata(daemon.runtime_dir().join("state/counters")).unwrap().len() - 128) / 32;
+    assert!(places < 300, "{places} cgroups have a place for their counters");
+    drop(service);
+    daemon.finish();
+}
+
 fn on(bus: &PrivateBus) -> Options {
     let arguments =
         ["--supervise", "--bus", &bus.address(), "--device", "none", "--cgroup-fs", "none"].map(str::to_owned);

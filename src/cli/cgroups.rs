@@ -31,7 +31,7 @@ fn leave_out_quiet(node: &mut CgroupInfo) -> usize {
     node.children.retain_mut(|child| {
         quiet += leave_out_quiet(child);
         let tells = child.max != Limit::Max || child.peak > 0 || child.events.max > 0 || child.dying;
-        let keep = tells || !child.children.is_empty();
+        let keep = tells || child.deeper || !child.children.is_empty();
         quiet += usize::from(!keep);
         keep
     });
@@ -58,10 +58,12 @@ fn render(top: &CgroupInfo) -> String {
 /// Adds `node` under the name, with what is drawn before it and before what is below it.
 fn add(table: &mut Table, node: &CgroupInfo, name: &str, branch: &str, trunk: &str) {
     let dying = if node.dying { " (dying)" } else { "" };
+    // Their own paths show them.
+    let deeper = if node.deeper { " (deeper ones not shown)" } else { "" };
     let at_root = node.path.is_root();
     let limit = |max: &dyn ToString| if at_root { "-".to_owned() } else { max.to_string() };
     table.row([
-        format!("{branch}{}{dying}", printable(name)),
+        format!("{branch}{}{dying}{deeper}", printable(name)),
         limit(&node.max),
         limit(&node.effective_max),
         node.current.to_string(),
@@ -125,6 +127,7 @@ mod tests {
             set_by: String::new(),
             capacity: None,
             children,
+            deeper: false,
         }
     }
 

@@ -186,6 +186,7 @@ impl Controller {
         &self,
         cgroup: &CgroupPath,
     ) -> Result<(std::sync::MutexGuard<'_, State>, Arc<Node>), Failure> {
+        self.bury_if_many();
         let lineage = self.world.cgroups.lineage(cgroup)?;
         let lineage = lineage.ok_or_else(|| Refusal::not_found(format!("cgroup {cgroup}")))?;
         let mut state = self.lock();

@@ -51,6 +51,7 @@ impl Controller {
     /// or the service's descriptors, `Unsupported` where it is to have an iommufd and there is none, `NoSpace` where the range and the domain have nothing in common.
     pub fn create_set(&self, caller: &Caller, permit: Permit) -> Result<NewSet, Failure> {
         let Permitted::Create(granted) = permit.0 else { return Err(misused("create-set").into()) };
+        self.bury_if_many();
         let (request, grant) = *granted;
         let lineage = if grant.cgroup == caller.located.path {
             caller.located.lineage.to_vec()

@@ -102,8 +102,9 @@ pub trait Cgroups: Send + Sync {
     /// Ids and paths of `path` and its ancestors, near to far, the root last, read together; `None` where there is no
     /// such cgroup. A threaded cgroup gives its domain cgroup.
     fn lineage(&self, path: &CgroupPath) -> Result<Option<Vec<(CgroupId, CgroupPath)>>, Fault>;
-    /// Every cgroup at and below `path` that can be charged, as [`Cgroups::lineage`] gives it; none where it is not there.
-    fn below(&self, path: &CgroupPath) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault>;
+    /// Every cgroup at `path` and at most so many levels below it that can be charged, as [`Cgroups::lineage`] gives it; none
+    /// where it is not there.
+    fn below(&self, path: &CgroupPath, levels: usize) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault>;
     /// Whether the cgroup with this path still is the one with this id.
     fn is_alive(&self, path: &CgroupPath, id: CgroupId) -> bool;
     /// The uid that owns the directory; `None` where there is none.
@@ -183,6 +184,8 @@ struct State {
     id_source: Option<Arc<dyn IdSource>>,
     /// Where it is written down; `None` where nothing is to outlive the service.
     keep: Option<Keep>,
+    /// When so many cgroups are known, those that are gone are looked for.
+    bury_at: usize,
     /// Cgroups that the records know.
     recorded_cgroups: HashSet<CgroupId>,
     /// Counts tags that no request is known by.
@@ -263,6 +266,7 @@ impl State {
             id_source: world.id_source.clone(),
             policy,
             keep: None,
+            bury_at: query::FEW_CGROUPS,
             recorded_cgroups: HashSet::new(),
             // Monotonic: a date that is set back must not bring tags of before a restart again.
             next_tag: crate::sys::clock::monotonic_usec(),

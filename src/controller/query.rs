@@ -4,10 +4,17 @@ use super::authority::Permitted;
 use super::life::misused;
 use super::set::Set;
 use super::{Controller, Permit, State};
-use crate::model::{CgroupId, CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
+use crate::model::{CgroupPath, Domain, Failure, Fault, Limit, Refusal, SetId, SetRequest};
 use crate::policy::{Asker, LimitLine};
 use crate::proto::{CgroupInfo, DomainInfo, Event, EventCounts, LimitSource, SetInfo, SpaceMap, Status};
 use crate::quota::Node;
+use std::sync::Arc;
+
+/// So many levels below the cgroup that is asked for are told: each is two levels of JSON, whose readers know 128, and a
+/// tree of thousands is a user's to make.
+const LEVELS: usize = 60;
+/// While so few cgroups are known, nobody looks for those that are gone.
+pub(super) const FEW_CGROUPS: usize = 256;
 
 impl Controller {
     /// All sets that are not gone, in order of their numbers.
@@ -73,10 +80,14 @@ impl Controller {
         self.lock().events.recent()
     }
 
-    /// A cgroup; with `recurse` all below it: those that exist, and those that are gone while charges remain.
+    /// A cgroup; with `recurse` all below it, as far as [`LEVELS`] go: those that exist, and those that are gone while charges
+    /// remain.
     pub fn cgroup(&self, path: &CgroupPath, recurse: bool) -> Result<CgroupInfo, Failure> {
         let gone = self.lock().find_dying(path);
-        let below = if recurse { self.world.cgroups.below(path)? } else { Vec::new() };
+        let below = if recurse { self.world.cgroups.below(path, LEVELS + 1)? } else { Vec::new() };
+        if recurse {
+            self.bury_the_dead();
+        }
         let (mut state, node) = match self.node_at(path) {
             Ok(found) => found,
             Err(Failure::Refused(refusal)) => {
@@ -86,13 +97,34 @@ impl Controller {
             }
             Err(fault) => return Err(fault),
         };
-        if recurse {
-            for lineage in &below {
-                state.ensure_node(lineage);
-            }
-            state.bury_the_dead(|path, id| self.world.cgroups.is_alive(path, id));
+        for lineage in &below {
+            state.ensure_node(lineage);
         }
-        Ok(state.cgroup_info(&node, recurse))
+        Ok(state.cgroup_info(&node, recurse.then_some(LEVELS)))
+    }
+
+    /// Marks the cgroups that are gone as dying, and forgets those without charges.
+    fn bury_the_dead(&self) {
+        let known = self.lock().tree.nodes();
+        // A look at each of thousands: nobody waits for it. What is gone stays so, ids are never used twice.
+        let is_gone = |node: &Arc<Node>| !node.is_dying() && !self.world.cgroups.is_alive(node.path(), node.id());
+        let gone: Vec<Arc<Node>> = known.into_iter().filter(|node| !node.is_root() && is_gone(node)).collect();
+        let mut state = self.lock();
+        gone.iter().for_each(|node| node.mark_dying());
+        state.prune();
+        state.bury_at = FEW_CGROUPS.max(2 * state.tree.known());
+    }
+
+    /// The same once twice as many cgroups are known as were there after the last look: nobody tells of one that goes while
+    /// it is charged for nothing, and hosts see thousands a day come and go.
+    pub(super) fn bury_if_many(&self) {
+        let mut state = self.lock();
+        if state.tree.known() >= state.bury_at {
+            // One look is enough.
+            state.bury_at = usize::MAX;
+            drop(state);
+            self.bury_the_dead();
+        }
     }
 
     /// What the policy in force would say to a user who asks from a cgroup, and the limits that hold there, whoever set
@@ -141,7 +173,7 @@ impl State {
         let in_force = |level: CgroupPath| {
             let line = of_policy.iter().find(|line| line.cgroup == level);
             let node = nodes.iter().find(|node| *node.path() == level && !node.is_dying() && is_alive(node));
-            let info = node.map(|node| self.cgroup_info(node, false));
+            let info = node.map(|node| self.cgroup_info(node, None));
             match info.filter(|info| ["administrator", "delegated"].contains(&info.set_by.as_str())) {
                 Some(CgroupInfo { max, set_by, .. }) => {
                     let (file, at) = line.map_or((None, None), |line| (line.file.clone(), line.line));
@@ -153,21 +185,12 @@ impl State {
         cgroup.lineage().filter_map(in_force).collect()
     }
 
-    fn find_dying(&self, path: &CgroupPath) -> Option<std::sync::Arc<Node>> {
+    fn find_dying(&self, path: &CgroupPath) -> Option<Arc<Node>> {
         self.tree.nodes().into_iter().find(|node| node.path() == path && node.current() > 0)
     }
 
-    /// Marks the cgroups that are gone as dying, and forgets those without charges.
-    fn bury_the_dead(&mut self, is_alive: impl Fn(&CgroupPath, CgroupId) -> bool) {
-        for node in self.tree.nodes() {
-            if !node.is_root() && !node.is_dying() && !is_alive(node.path(), node.id()) {
-                node.mark_dying();
-            }
-        }
-        self.prune();
-    }
-
-    fn cgroup_info(&self, node: &Node, recurse: bool) -> CgroupInfo {
+    /// A cgroup, and so many levels below it where that is asked.
+    fn cgroup_info(&self, node: &Node, levels: Option<usize>) -> CgroupInfo {
         let root = node.is_root();
         let limits = node.limits();
         let (set_by, source) = if root || limits.max() == Limit::Max && self.policy.limit(node.path()).is_none() {
@@ -181,10 +204,15 @@ impl State {
             let source = line.map(|(_, source)| LimitSource { file: source.file.to_string(), line: source.line });
             (if source.is_some() { "policy" } else { "unset" }, source)
         };
-        let mut children = if recurse { node.children() } else { Vec::new() };
+        let mut children = if levels.is_some() { node.children() } else { Vec::new() };
         // One that is gone shows while it has charges; its sets, without ids, are nothing to be seen there.
         children.retain(|child| !child.is_dying() || child.current() > 0);
         children.sort_by(|a, b| a.path().cmp(b.path()));
+        let below = levels.and_then(|levels| levels.checked_sub(1));
+        let deeper = below.is_none() && !children.is_empty();
+        if deeper {
+            children.clear();
+        }
         let global = self.pools.get(&Domain::Global);
         CgroupInfo {
             path: node.path().clone(),
@@ -199,7 +227,8 @@ impl State {
             source,
             set_by: set_by.to_owned(),
             capacity: global.filter(|_| root).map(super::Pool::capacity),
-            children: children.iter().map(|child| self.cgroup_info(child, true)).collect(),
+            children: children.iter().map(|child| self.cgroup_info(child, below)).collect(),
+            deeper,
         }
     }
 }

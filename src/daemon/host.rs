@@ -37,16 +37,20 @@ impl Cgroups for Hierarchy {
         found(self.0.charged_lineage(path), path)
     }
 
-    fn below(&self, path: &CgroupPath) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault> {
+    fn below(&self, path: &CgroupPath, levels: usize) -> Result<Vec<Vec<(CgroupId, CgroupPath)>>, Fault> {
         let above = match found(self.0.charged_lineage(path), path)? {
             // A threaded cgroup is charged to one above it, and so is all below it.
             Some(lineage) if lineage.first().is_some_and(|(_, charged)| charged == path) => lineage,
             _ => return Ok(Vec::new()),
         };
+        let deepest = above.len() + levels;
         let mut lineages = vec![above];
         let mut at = 0;
         while let Some(lineage) = lineages.get(at).cloned() {
             at += 1;
+            if lineage.len() >= deepest {
+                continue;
+            }
             let Some((_, parent)) = lineage.first() else { continue };
             let Ok(directory) = self.0.open(parent) else { continue };
             for name in directory.children().unwrap_or_default() {

@@ -493,6 +493,9 @@ pub struct CgroupInfo {
     /// The cgroups below it that the service knows.
     #[serde(default)]
     pub children: Vec<CgroupInfo>,
+    /// Whether there are some that are not told, for they are more than 60 levels below the one that was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deeper: bool,
 }
 
 /// Counts of events.

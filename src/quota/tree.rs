@@ -32,6 +32,11 @@ impl Tree {
         lock(&self.nodes).get(&id).cloned()
     }
 
+    /// How many cgroups are known, the root among them.
+    pub fn known(&self) -> usize {
+        lock(&self.nodes).len()
+    }
+
     /// All cgroups that are known, in the order of their ids.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         lock(&self.nodes).values().cloned().collect()

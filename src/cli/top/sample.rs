@@ -127,6 +127,7 @@ pub(super) mod tests {
             set_by: String::new(),
             capacity: None,
             children,
+            deeper: false,
         }
     }
 
