@@ -240,9 +240,7 @@ fn sets_limits_and_properties_are_told_as_they_change() {
     assert_eq!(object.as_str(), path);
     let given = interfaces.remove(SET).unwrap();
     assert_eq!((given.len(), given["Quota"].clone()), (11, Value::from(5_u32).try_into().unwrap()));
-    let managed: HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>> =
-        listener.call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
-    assert!(managed[&object].contains_key(SET));
+    assert!(managed(&listener, ROOT).unwrap()[&object].contains_key(SET));
 
     let mut session = held.session().unwrap();
     session.alloc_many(2, None).unwrap();
@@ -425,11 +423,74 @@ fn a_thousand_sets_by_twenty_callers_at_once_are_made_without_an_error() {
     paths.sort();
     paths.dedup();
     assert_eq!((paths.len(), daemon.sets().len()), (1000, 1000));
-    type Managed = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>>;
-    let managed: Managed =
-        callers[0].call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
+    let managed = managed(&callers[0], ROOT).unwrap();
     assert_eq!(managed.values().filter(|interfaces| interfaces.contains_key(SET)).count(), 1000);
     drop(held);
     eventually("all objects go", || (!callers[0].introspect("/org/ioasid1").contains("org.ioasid1.Set")).then_some(()));
+    daemon.finish();
+}
+
+type Managed = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>>;
+
+fn managed(caller: &common::bus::Caller, at: &str) -> Result<Managed, (String, String)> {
+    caller.call(at, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &())
+}
+
+#[test]
+fn the_objects_are_listed_with_all_they_say_while_sets_come_and_go() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, true));
+    let root = bus.connect();
+    let (held, path) = root.create_set(&[("cgroup", cgroups.path("guest").as_str().into())]).unwrap();
+    let of_set: HashMap<String, OwnedValue> = root.call(&path, PROPERTIES, "GetAll", &(SET,)).unwrap();
+    let of_manager: HashMap<String, OwnedValue> = root.call(ROOT, PROPERTIES, "GetAll", &(MANAGER,)).unwrap();
+
+    let below = managed(&root, ROOT).unwrap();
+    assert_eq!(below.keys().map(|path| path.as_str()).collect::<Vec<_>>(), [path.as_str()]);
+    let path = OwnedObjectPath::try_from(path).unwrap();
+    assert_eq!(below[&path], HashMap::from([(SET.to_owned(), of_set)]));
+    let all = managed(&root, "/").unwrap();
+    assert_eq!((all.len(), &all[&path]), (2, &below[&path]));
+    let manager = OwnedObjectPath::try_from(ROOT).unwrap();
+    assert_eq!(all[&manager], HashMap::from([(MANAGER.to_owned(), of_manager)]));
+
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let passing = scope.spawn(|| {
+            let actor = Actor::new(&cgroups, "guest");
+            let wire = actor.connect(&daemon);
+            // ORDERING: Relaxed: a round more or less is no matter.
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let sets: Vec<_> = (0..8).map(|_| wire.create_set_of(4).unwrap()).collect();
+                drop(sets);
+            }
+        });
+        let listed = (0..200).map(|_| managed(&root, ROOT)).find(Result::is_err);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        passing.join().unwrap();
+        assert_eq!(listed.map(Result::unwrap_err), None);
+    });
+    drop(held);
+    daemon.finish();
+}
+
+#[test]
+fn who_lists_the_objects_on_and_on_is_told_to_slow_down() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let guard = "[guard]\nrequests_per_second = 50\n";
+    // Nobody vouches for the process: the list is open to who is known by uid alone.
+    let daemon = bus.serve(&(policy(&cgroups, false) + guard));
+    let actor = Actor::of_user(&cgroups, "guest", 65534);
+    let stranger = bus.connect_as(&actor);
+    let refused = (0..2000).find_map(|_| managed(&stranger, ROOT).err()).unwrap();
+    assert_eq!(name_of(&refused), "TooMany");
+    assert!(refused.1.contains("requests_per_second of uid 65534"), "{refused:?}");
+    // Others are served.
+    managed(&bus.connect(), "/").unwrap();
+    drop(actor);
     daemon.finish();
 }

@@ -23,6 +23,9 @@ use zbus::zvariant::Type;
 /// How many callers are remembered; each keeps one descriptor open. Others are asked for at each call.
 const REMEMBERED: usize = 2048;
 
+/// So many entries of a listing take the time of a request.
+const ENTRIES_OF_A_REQUEST: usize = 16;
+
 /// The callers that are known, until they leave the bus.
 #[derive(Default)]
 pub(super) struct Callers {
@@ -34,6 +37,11 @@ pub(super) struct Callers {
 impl Callers {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Peer>>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer of a name, where it is known.
+    fn known(&self, name: &str) -> Option<Arc<Peer>> {
+        self.lock().get(name).cloned().flatten()
     }
 
     /// The peer of a name that is known; else makes room for it.
@@ -92,6 +100,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// Counts a listing of so many entries. See [`Core::pay_for`].
+    pub fn pay_for(&self, entries: usize) {
+        self.core.pay_for(self.caller.uid, entries);
+    }
+
     /// Asks the one authorization function. Nobody is asked any more for who leaves the bus meanwhile.
     pub async fn permit(&self, deed: Deed<'_>) -> Result<Permit, Failure> {
         tokio::select! {
@@ -105,7 +118,7 @@ impl Call {
 
 impl Core {
     /// Answers a call: says who makes it, does what it asks for, and reports where that is refused or fails. Every
-    /// method of every object goes through here.
+    /// method of every object goes through here, but for [`Core::answer_anybody`].
     pub async fn answer<T>(
         self: &Arc<Self>,
         connection: &Connection,
@@ -119,9 +132,34 @@ impl Core {
         outcome.inspect_err(|failure| self.controller.report("D-Bus", failure)).map_err(BusError::from)
     }
 
+    /// Answers a call that is open to whoever the bus lets in, also where it cannot vouch for a process. Counted against the
+    /// uid, which the bus knows.
+    pub async fn answer_anybody<T>(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        list: impl AsyncFnOnce(u32) -> Result<T, Failure>,
+    ) -> Result<T, BusError> {
+        let outcome = async {
+            let sender = sender_of(header)?;
+            let uid = match self.callers.known(sender) {
+                Some(peer) => peer.uid,
+                None => ask(connection, "GetConnectionUnixUser", sender).await?,
+            };
+            self.controller.admit(uid)?;
+            list(uid).await
+        };
+        outcome.await.inspect_err(|failure| self.controller.report("D-Bus", failure)).map_err(BusError::from)
+    }
+
+    /// Counts a listing of so many entries: making it is work that one request does not pay for.
+    pub fn pay_for(&self, uid: u32, entries: usize) {
+        self.controller.spend(uid, u32::try_from(entries / ENTRIES_OF_A_REQUEST).unwrap_or(u32::MAX));
+    }
+
     /// Who makes this call, where it is now. Counts the call against its uid.
     async fn identify(self: &Arc<Self>, connection: &Connection, header: &Header<'_>) -> Result<Call, Failure> {
-        let sender = header.sender().ok_or_else(|| Refusal::invalid("sender", "nobody", "a name on the bus"))?;
+        let sender = sender_of(header)?;
         let peer = match self.callers.find(sender) {
             Some(peer) => peer,
             None => {
@@ -167,6 +205,10 @@ impl Core {
         }
         Ok(peer)
     }
+}
+
+fn sender_of<'a>(header: &'a Header<'_>) -> Result<&'a UniqueName<'a>, Refusal> {
+    header.sender().ok_or_else(|| Refusal::invalid("sender", "nobody", "a name on the bus"))
 }
 
 fn unvouched(socket: &str) -> Refusal {

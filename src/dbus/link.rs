@@ -1,6 +1,7 @@
 //! The connection to the bus, which comes and goes; the service stays.
 
 use super::caller::Callers;
+use super::objects::Objects;
 use super::pending::Pending;
 use super::polkit::Polkit;
 use super::service::Manager;
@@ -17,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use zbus::fdo::{ObjectManager, RequestNameFlags};
+use zbus::fdo::RequestNameFlags;
 use zbus::{Connection, MatchRule, MessageStream, connection, message};
 
 /// How long the bus may take to let us in.
@@ -129,9 +130,9 @@ impl Bus {
         let manager = Manager::new(Arc::clone(&self.core));
         let connection = builder
             .and_then(|builder| builder.serve_at(BUS_PATH, manager))
-            .and_then(|builder| builder.serve_at(BUS_PATH, ObjectManager))
+            .and_then(|builder| builder.serve_at(BUS_PATH, Objects::of_sets(&self.core)))
             // At the root too, where some clients look; signals come from the nearer one.
-            .and_then(|builder| builder.serve_at("/", ObjectManager))
+            .and_then(|builder| builder.serve_at("/", Objects::of_all(&self.core)))
             .map_err(failed)?
             .build()
             .await

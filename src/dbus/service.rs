@@ -137,8 +137,9 @@ impl Manager {
     ) -> Result<Vec<(OwnedObjectPath, String, String, u64, u32, u32, u32)>, BusError> {
         let listed = self.core.answer(connection, &header, async |call| {
             call.permit(Deed::Look).await?;
-            let sets = self.core.controller.sets().into_iter();
-            let listed = sets.map(|set| {
+            let sets = self.core.controller.sets();
+            call.pay_for(sets.len());
+            let listed = sets.into_iter().map(|set| {
                 let cgroup = set.cgroup.as_str().to_owned();
                 Ok((path_of(set.set)?, set.label, cgroup, set.cgroup_id.0, set.quota, set.leased, set.in_use))
             });
@@ -171,6 +172,7 @@ impl Manager {
             call.permit(Deed::Look).await?;
             let mut listed = Vec::new();
             list_cgroups(&self.core.controller.cgroup(&CgroupPath::root(), true)?, &mut listed);
+            call.pay_for(listed.len());
             Ok(listed)
         });
         listed.await

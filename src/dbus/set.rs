@@ -16,10 +16,13 @@ pub(super) struct SetObject {
 }
 
 impl SetObject {
+    pub fn new(core: &Arc<Core>, id: SetId) -> Self {
+        Self { core: Arc::clone(core), id }
+    }
+
     /// Puts the object of a set on the bus, if it is not there.
     pub async fn serve(core: &Arc<Core>, connection: &Connection, id: SetId) -> Result<(), Failure> {
-        let object = Self { core: Arc::clone(core), id };
-        let served = connection.object_server().at(path_of(id)?, object).await;
+        let served = connection.object_server().at(path_of(id)?, Self::new(core, id)).await;
         served.map(drop).map_err(|error| Fault::from_error(&error).while_doing(format!("serve set {id}")).into())
     }
 
