@@ -3,6 +3,7 @@
 mod common;
 
 use common::bus::{MANAGER, NAME, PROPERTIES, PrivateBus, ROOT, SET};
+use common::lingering::lingering;
 use common::{Actor, Cgroups, Daemon, eventually, eventually_equal};
 use ioasid::client::Set;
 use std::collections::HashMap;
@@ -493,4 +494,43 @@ fn who_lists_the_objects_on_and_on_is_told_to_slow_down() {
     managed(&bus.connect(), "/").unwrap();
     drop(actor);
     daemon.finish();
+}
+
+#[test]
+fn a_descriptor_from_the_bus_whose_close_waits_holds_up_nobody() {
+    let cgroups = Cgroups::new();
+    cgroups.make("guest");
+    let bus = PrivateBus::start();
+    let daemon = bus.serve(&policy(&cgroups, true));
+    let (root, actor) = (bus.connect(), Actor::of_user(&cgroups, "guest", 65534));
+    let stranger = bus.connect_as(&actor);
+    let mut readers = Vec::new();
+    // One that takes a set FD, one that takes none, one that there is not.
+    for method in ["VerifyPasid", "CreateSet", "Nonsense"] {
+        let (rider, reader) = lingering();
+        daemon.signal("STOP");
+        let call = zbus::Message::method_call(ROOT, method).unwrap().destination(NAME).unwrap();
+        let call = call.interface(MANAGER).unwrap().with_flags(zbus::message::Flags::NoReplyExpected).unwrap();
+        let call = call.build(&(zbus::zvariant::Fd::from(rider), 5_u32)).unwrap();
+        stranger.block_on(stranger.connection.send(&call)).unwrap();
+        drop(call);
+        // What the service is given is the last copy: the bus has passed it on.
+        eventually("the bus has closed it", || (!holds_tcp(bus.pid())).then_some(()));
+        daemon.signal("CONT");
+        readers.push(reader);
+        daemon.status();
+        managed(&root, ROOT).unwrap();
+        stranger.property::<u64>(ROOT, MANAGER, "Current");
+    }
+    drop((readers, actor));
+    daemon.finish();
+}
+
+/// Whether a process has a socket that is not one of Unix.
+fn holds_tcp(pid: u32) -> bool {
+    let tcp = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let inodes: Vec<&str> = tcp.lines().filter_map(|line| line.split_whitespace().nth(9)).collect();
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let names = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()?.into_os_string().into_string().ok());
+    names.into_iter().any(|name| inodes.iter().any(|inode| name == format!("socket:[{inode}]")))
 }

@@ -3,14 +3,13 @@
 
 mod common;
 
+use common::lingering::lingering;
 use common::wire::Frame;
 use common::{Actor, Cgroups, Daemon, Wire, eventually, policy};
 use ioasid::client::Set;
 use ioasid::model::{Refusal, SetRequest};
 use ioasid::proto::{Call, GetStatus, Header, Info, Kind, MAX_FRAME, OpenSession, VERSION};
 use ioasid::sys::seqpacket;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const SPACE: &str = "bits = 12\nquarantine = \"0s\"";
@@ -239,18 +238,6 @@ fn descriptors_that_a_call_does_not_take_are_closed_at_once() {
     common::eventually_equal("the charge", &0, || daemon.current(&guest));
     daemon.settles_to(&before);
     daemon.finish();
-}
-
-/// A TCP socket whose close waits, for longer than anything may take here, until the other end is gone.
-fn lingering() -> (OwnedFd, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (reader, _) = listener.accept().unwrap();
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 600 };
-    nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::Linger, &linger).unwrap();
-    sender.set_nonblocking(true).unwrap();
-    while sender.write(&[0; 1 << 16]).is_ok() {}
-    (sender.into(), reader)
 }
 
 #[test]

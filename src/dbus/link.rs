@@ -6,6 +6,7 @@ use super::pending::Pending;
 use super::polkit::Polkit;
 use super::service::Manager;
 use super::teller::Teller;
+use super::transport::BusStream;
 use super::{Adopt, Core};
 use crate::controller::{Consent, Controller};
 use crate::identity::Host;
@@ -122,14 +123,19 @@ impl Bus {
 
     async fn try_join(&self) -> Result<(Connection, Teller, MessageStream), Failure> {
         let failed = |error: zbus::Error| Failure::from(Fault::from_error(&error).while_doing("join the bus"));
-        let builder = match &self.address {
-            Address::System => connection::Builder::system(),
-            Address::Session => connection::Builder::session(),
-            Address::At(address) => connection::Builder::address(address.as_str()),
+        let address = match &self.address {
+            Address::System => zbus::Address::system(),
+            Address::Session => zbus::Address::session(),
+            Address::At(address) => address.parse(),
+        };
+        let address = address.map_err(failed)?;
+        let builder = match BusStream::connect(&address, &self.core.controller).await? {
+            Some(stream) => connection::Builder::socket(stream),
+            None => connection::Builder::address(address).map_err(failed)?,
         };
         let manager = Manager::new(Arc::clone(&self.core));
         let connection = builder
-            .and_then(|builder| builder.serve_at(BUS_PATH, manager))
+            .serve_at(BUS_PATH, manager)
             .and_then(|builder| builder.serve_at(BUS_PATH, Objects::of_sets(&self.core)))
             // At the root too, where some clients look; signals come from the nearer one.
             .and_then(|builder| builder.serve_at("/", Objects::of_all(&self.core)))

@@ -97,6 +97,14 @@ pub fn pid(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
     }
 }
 
+/// Whether a descriptor that somebody sent is a pidfd, by the name that the kernel gives it: a file's begins with a slash.
+pub fn is_one(fd: BorrowedFd<'_>) -> bool {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+    // Since Linux 6.9 it has a number of its own.
+    let name = name.as_os_str().as_encoded_bytes();
+    name == b"anon_inode:[pidfd]" || name.starts_with(b"pidfd:[")
+}
+
 /// Sends a signal to the process. ESRCH where it is gone.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: no siginfo is given; the kernel makes one.
@@ -118,6 +126,8 @@ mod tests {
         let pidfd = open(child.id()).unwrap();
         assert!(is_alive(pidfd.as_fd()).unwrap());
         assert_eq!(pid(pidfd.as_fd()).unwrap(), child.id());
+        assert!(is_one(pidfd.as_fd()));
+        assert!(!is_one(std::fs::File::open("/proc/self/status").unwrap().as_fd()));
         send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
         readiness::wait(pidfd.as_fd(), readiness::Interest::Read, None).unwrap();
         assert!(!is_alive(pidfd.as_fd()).unwrap(), "a zombie is dead");

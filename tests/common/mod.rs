@@ -12,6 +12,7 @@ pub mod bus;
 pub mod cgroups;
 pub mod daemon;
 pub mod libvirt;
+pub mod lingering;
 pub mod shown;
 pub mod small_state;
 pub mod terminal;
