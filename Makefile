@@ -28,6 +28,7 @@ check: lint
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	$(CARGO) doc --quiet --no-deps --document-private-items
 
 # Everything that needs no special machine. Files in tests/ are picked up by themselves.
 test: lint

@@ -163,7 +163,7 @@ pub struct Verdict<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    /// The verdict over what [`super::load`] or [`super::check`] returned.
+    /// The verdict over what [`super::load()`] or [`super::check()`] returned.
     pub fn of<T>(outcome: &'a Result<T, Problems>) -> Self {
         match outcome {
             Ok(_) => Self { valid: true, problems: &[] },

@@ -50,7 +50,7 @@ fn ascend(fds: &[BorrowedFd<'_>]) -> bool {
 }
 
 /// Starts `program` (a path) with `arguments` (the first is its name) and exactly this environment, `fds` as descriptors
-/// 3, 4, … and LISTEN_PID set to its own pid, which [`Command`] cannot do. Descriptors that ascend are not copied first. Returns when it runs, or why it does not.
+/// 3, 4, … and LISTEN_PID set to its own pid, which [`std::process::Command`] cannot do. Descriptors that ascend are not copied first. Returns when it runs, or why it does not.
 pub fn spawn_with_fds(
     program: &str,
     arguments: &[String],
