@@ -410,6 +410,40 @@ fn inotify_tells_of_writes() {
 }
 
 #[test]
+fn readers_of_a_directory_that_changes_see_what_stays_once() {
+    let f = Fixture::new();
+    let name = |n: usize| format!("many/child-{n:03}");
+    (0..300).for_each(|n| drop(f.cgroups.make(&name(n))));
+    let mut readers: Vec<_> = (0..3).map(|_| fs::read_dir(f.directory("many")).unwrap()).collect();
+    let mut seen = vec![Vec::new(); readers.len()];
+    for round in 0.. {
+        // Each some entries at a time, another directory in between, and children that come and go.
+        for (reader, seen) in readers.iter_mut().zip(&mut seen) {
+            let some = reader.by_ref().take(17).map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            seen.extend(some);
+            assert!(f.directory("").read_dir().unwrap().count() > 3);
+        }
+        if round < 100 {
+            f.cgroups.remove(&name(2 * round + 1));
+            f.cgroups.make(&format!("many/new-{round}"));
+        } else {
+            break;
+        }
+    }
+    for seen in seen {
+        for n in (0..200).step_by(2).chain(200..300) {
+            let name = format!("child-{n:03}");
+            assert_eq!(seen.iter().filter(|found| **found == name).count(), 1, "{name}");
+        }
+        let mut once = seen.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), seen.len(), "something twice");
+    }
+    f.finish();
+}
+
+#[test]
 fn tools_find_their_way() {
     let f = Fixture::new();
     for number in 0..300 {

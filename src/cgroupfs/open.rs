@@ -1,4 +1,4 @@
-//! Open files and directories: what a reader was shown, so that a second read goes on where the first ended.
+//! Open files: what a reader was shown, so that a second read goes on where the first ended.
 
 use super::node::Node;
 use super::pollers::Slot;
@@ -25,14 +25,6 @@ impl OpenFile {
     }
 }
 
-/// An entry of an open directory.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) inode: u64,
-    pub(super) directory: bool,
-    pub(super) name: String,
-}
-
 /// What is open, by handle.
 ///
 /// A handle may come from the process that served the channel before this one; then it is unknown, and what is known
@@ -40,7 +32,6 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) files: HashMap<u64, OpenFile>,
-    directories: HashMap<u64, Vec<Entry>>,
     next: u64,
 }
 
@@ -49,7 +40,7 @@ impl Open {
         // No handle of an earlier process is given out again: it would have opened a million files a second.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let next = u64::try_from(since.as_micros()).unwrap_or_default();
-        Self { files: HashMap::new(), directories: HashMap::new(), next }
+        Self { files: HashMap::new(), next }
     }
 
     fn handle(&mut self) -> u64 {
@@ -69,26 +60,8 @@ impl Open {
         self.files.entry(handle).or_insert_with(|| OpenFile::new(node))
     }
 
-    /// Opens a directory with these entries.
-    pub(super) fn directory(&mut self, entries: Vec<Entry>) -> u64 {
-        let handle = self.handle();
-        self.directories.insert(handle, entries);
-        handle
-    }
-
-    /// The entries of an open directory; `None` for an unknown handle.
-    pub(super) fn entries(&self, handle: u64) -> Option<&[Entry]> {
-        self.directories.get(&handle).map(Vec::as_slice)
-    }
-
-    /// The same directory with entries that were listed anew.
-    pub(super) fn relist(&mut self, handle: u64, entries: Vec<Entry>) {
-        self.directories.insert(handle, entries);
-    }
-
-    /// Closes a file or a directory; gives where it was noted that somebody waits for the file.
+    /// Closes a file; gives where it was noted that somebody waits for it.
     pub(super) fn close(&mut self, handle: u64) -> Option<Slot> {
-        self.directories.remove(&handle);
         self.files.remove(&handle)?.noted
     }
 }

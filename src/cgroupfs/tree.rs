@@ -4,7 +4,7 @@ use super::attributes::directory_attributes;
 use super::content;
 use super::interest::Interest;
 use super::node::{File, Node};
-use super::open::{Entry, Open};
+use super::open::Open;
 use super::pollers::Pollers;
 use super::recent::Recent;
 use crate::controller::{Caller, Controller, Counters, Deed};
@@ -49,6 +49,18 @@ pub struct Tree {
     open: Open,
     pollers: Pollers,
     recent: Mutex<Recent>,
+    /// The directory that was listed last.
+    listed: Option<(Node, Vec<Entry>)>,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Where a reader goes on after it.
+    cookie: u64,
+    inode: u64,
+    directory: bool,
+    name: String,
 }
 
 /// A cgroup that exists, with its directory held open.
@@ -63,7 +75,7 @@ impl Tree {
         let interest = Arc::new(Interest::default());
         let teller = Arc::clone(&interest);
         controller.observe(Box::new(move |notice| teller.told(notice)));
-        Self { controller, host, interest, open: Open::new(), pollers, recent: Mutex::default() }
+        Self { controller, host, interest, open: Open::new(), pollers, recent: Mutex::default(), listed: None }
     }
 
     pub(super) fn interest(&self) -> Arc<Interest> {
@@ -105,13 +117,15 @@ impl Tree {
             }
             Request::Open { flags } => self.open_file(header, node, flags),
             Request::Opendir => {
-                let entries = self.list(node)?;
-                Ok(Message::opened(unique, self.open.directory(entries), 0))
+                self.list(node)?;
+                // Nothing is kept for it: see `read_directory`.
+                Ok(Message::opened(unique, 0, 0))
             }
             Request::Read(window) => self.read(unique, node, window),
             Request::Readdir(window) => self.read_directory(unique, node, window),
             Request::Write { data, .. } => self.write(header, node, data),
-            Request::Release { handle } | Request::Releasedir { handle } => {
+            Request::Releasedir { .. } => Ok(Message::done(unique)),
+            Request::Release { handle } => {
                 if let Some(slot) = self.open.close(handle) {
                     self.pollers.remove(slot);
                 }
@@ -171,37 +185,40 @@ impl Tree {
         Ok(Message::entry(unique, number, &directory_attributes(number, &metadata)))
     }
 
+    /// What is in a directory, in the order of cookies.
     fn list(&self, node: Node) -> Result<Vec<Entry>, Errno> {
         if node.file.is_some() {
             return Err(ENOTDIR);
         }
         let found = self.find(node)?;
         let number = node.number().ok_or(ENOENT)?;
-        let entry = |inode, directory, name: &str| Entry { inode, directory, name: name.to_owned() };
-        let mut entries = vec![entry(number, true, "."), entry(number, true, "..")];
+        let entry = |inode, directory, name: &str, cookie| Entry { cookie, inode, directory, name: name.to_owned() };
+        let mut entries = vec![entry(number, true, ".", 1), entry(number, true, "..", 2)];
         let files = if self.has_files(&found)? { File::of_directory(node == Node::ROOT) } else { &[] };
-        for file in files {
+        for (cookie, file) in (3..).zip(files) {
             let inode = Node { file: Some(*file), ..node }.number().ok_or(ENOENT)?;
-            entries.push(entry(inode, false, file.name()));
+            entries.push(entry(inode, false, file.name(), cookie));
         }
         for (id, name) in found.directory.children_with_ids().map_err(|error| errno_of(&error))? {
             if let Some(inode) = (Node { cgroup: Some(id), file: None }).number() {
-                entries.push(entry(inode, true, &name));
+                // The root has id 1: those below it have numbers above all cookies of files.
+                entries.push(entry(inode, true, &name, inode));
             }
         }
+        entries.sort_by_key(|entry| entry.cookie);
         Ok(entries)
     }
 
+    /// Goes on after an entry, by its cookie. Entries have the same cookie always, so nothing is kept for a reader: what
+    /// comes or goes meanwhile is there or not, all else is listed once. The last listing is at hand for who goes on.
     fn read_directory(&mut self, unique: u64, node: Node, window: Window) -> Result<Message, Errno> {
-        if self.open.entries(window.handle).is_none() {
-            let entries = self.list(node)?;
-            self.open.relist(window.handle, entries);
+        if window.offset == 0 || self.listed.as_ref().is_none_or(|(of, _)| *of != node) {
+            self.listed = Some((node, self.list(node)?));
         }
-        let entries = self.open.entries(window.handle).unwrap_or_default();
+        let entries = self.listed.as_ref().map(|(_, entries)| entries.as_slice()).unwrap_or_default();
         let mut listing = Entries::default();
-        let from = usize::try_from(window.offset).unwrap_or(usize::MAX);
-        for (cookie, entry) in (1..).zip(entries).skip(from) {
-            if !listing.push(window.size, entry.inode, cookie, entry.directory, entry.name.as_bytes()) {
+        for entry in entries.iter().filter(|entry| entry.cookie > window.offset) {
+            if !listing.push(window.size, entry.inode, entry.cookie, entry.directory, entry.name.as_bytes()) {
                 break;
             }
         }
