@@ -11,7 +11,7 @@ use crate::sys::socket_option;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Serves the end until its last holder is gone.
 pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
@@ -32,7 +32,7 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
     }
     // The hang-up may be a holder's shutdown(2): the end is not over while the other end exists. Only then is there
     // a timer.
-    let mut wait = Duration::from_millis(50);
+    let (mut wait, since) = (Duration::from_millis(50), Instant::now());
     loop {
         match edge.controller.end_hung_up(&end) {
             Ok(Closed::OthersOpen | Closed::Last) => return,
@@ -42,8 +42,14 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: Registered, end: SetEnd) {
             }
         }
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(2));
+        wait = (wait * 2).min(longest_wait(since.elapsed()));
     }
+}
+
+/// How long to wait at most before the next look for who kept an FD that was shut down for so long. Each look is a walk over
+/// the host's sockets, and a user may keep thousands: an eighth of the time so far, from 2 to 30 seconds.
+fn longest_wait(so_far: Duration) -> Duration {
+    (so_far / 8).clamp(Duration::from_secs(2), Duration::from_secs(30))
 }
 
 fn still_speaks(socket: &Registered) -> bool {
