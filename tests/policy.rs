@@ -238,6 +238,9 @@ fn a_users_own_service_gives_256_ids_to_that_user() {
     assert!(matches!(ask(1000, 256), Decision::Allow(_)));
     assert!(matches!(ask(1000, 257), Decision::Deny(_)) && matches!(ask(0, 1), Decision::Deny(_)));
     assert_eq!(policy.limit(&path("/user.slice")).unwrap().0, Limit::Count(256));
+    // Of all cgroups together.
+    assert_eq!(policy.space.bits, policy::Bits::Fixed(9));
+    assert_eq!(policy.space.reserved, ["0-255".parse().unwrap()]);
 }
 
 #[test]

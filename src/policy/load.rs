@@ -177,6 +177,11 @@ fn embedded_user(uid: u32) -> String {
     format!(
         r#"version = 1
 
+# 256 ids in all: where the user's processes are in the root cgroup, no limit is theirs.
+[space]
+bits = 9
+reserved = ["0-255"]
+
 [[cgroup]]
 path = "/**"
 max = 256
