@@ -427,7 +427,7 @@ fn a_thousand_sets_by_twenty_callers_at_once_are_made_without_an_error() {
     let managed = managed(&callers[0], ROOT).unwrap();
     assert_eq!(managed.values().filter(|interfaces| interfaces.contains_key(SET)).count(), 1000);
     drop(held);
-    eventually("all objects go", || (!callers[0].introspect("/org/ioasid1").contains("org.ioasid1.Set")).then_some(()));
+    eventually("all objects go", || (!callers[0].introspect("/org/ioasid1/set").contains("<node name=")).then_some(()));
     daemon.finish();
 }
 
@@ -456,6 +456,17 @@ fn the_objects_are_listed_with_all_they_say_while_sets_come_and_go() {
     assert_eq!((all.len(), &all[&path]), (2, &below[&path]));
     let manager = OwnedObjectPath::try_from(ROOT).unwrap();
     assert_eq!(all[&manager], HashMap::from([(MANAGER.to_owned(), of_manager)]));
+
+    // As tools find their way: from the root by the names below.
+    let (mut at, mut found) = (vec!["/".to_owned()], Vec::new());
+    while let Some(path) = at.pop() {
+        let text = root.introspect(&path);
+        let below = text.lines().filter_map(|line| line.trim().strip_prefix("<node name=\"")?.strip_suffix("\"/>"));
+        at.extend(below.map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
+        found.push(path);
+    }
+    assert_eq!(found, ["/", "/org", ROOT, "/org/ioasid1/set", path.as_str()]);
+    assert!(root.introspect("/").contains("ObjectManager"));
 
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -490,6 +501,9 @@ fn who_lists_the_objects_on_and_on_is_told_to_slow_down() {
     let refused = (0..2000).find_map(|_| managed(&stranger, ROOT).err()).unwrap();
     assert_eq!(name_of(&refused), "TooMany");
     assert!(refused.1.contains("requests_per_second of uid 65534"), "{refused:?}");
+    let introspectable = "org.freedesktop.DBus.Introspectable";
+    let refused = (0..2000).find_map(|_| stranger.try_call(ROOT, introspectable, "Introspect", &()).err()).unwrap();
+    assert_eq!(name_of(&refused), "TooMany");
     // Others are served.
     managed(&bus.connect(), "/").unwrap();
     drop(actor);

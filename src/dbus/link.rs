@@ -1,17 +1,15 @@
 //! The connection to the bus, which comes and goes; the service stays.
 
 use super::caller::Callers;
-use super::objects::Objects;
 use super::pending::Pending;
 use super::polkit::Polkit;
-use super::service::Manager;
 use super::teller::Teller;
 use super::transport::BusStream;
-use super::{Adopt, Core};
+use super::{Adopt, Core, introspection};
 use crate::controller::{Consent, Controller};
 use crate::identity::Host;
 use crate::model::{Failure, Fault};
-use crate::proto::{BUS_NAME, BUS_PATH};
+use crate::proto::BUS_NAME;
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::path::Path;
@@ -133,16 +131,8 @@ impl Bus {
             Some(stream) => connection::Builder::socket(stream),
             None => connection::Builder::address(address).map_err(failed)?,
         };
-        let manager = Manager::new(Arc::clone(&self.core));
-        let connection = builder
-            .serve_at(BUS_PATH, manager)
-            .and_then(|builder| builder.serve_at(BUS_PATH, Objects::of_sets(&self.core)))
-            // At the root too, where some clients look; signals come from the nearer one.
-            .and_then(|builder| builder.serve_at("/", Objects::of_all(&self.core)))
-            .map_err(failed)?
-            .build()
-            .await
-            .map_err(failed)?;
+        let connection = builder.build().await.map_err(failed)?;
+        introspection::serve_all(&self.core, &connection).await?;
         let leavers = leavers(&connection).await.map_err(failed)?;
         self.core.polkit.use_bus(Some(connection.clone()));
         // Noted before the sets are listed: what comes in between is told twice rather than not at all.

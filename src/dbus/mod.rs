@@ -1,6 +1,7 @@
 //! The D-Bus edge: `org.ioasid1` on the bus.
 //!
-//! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]) and the list of them ([`objects`]), what is told
+//! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]) and what lists them
+//! ([`objects`], [`introspection`]), what is told
 //! without being asked ([`teller`]), polkit ([`polkit`]), the connection that comes and goes ([`link`]), which descriptors
 //! come in over it ([`transport`]), and what the service manager says of our end ([`manager_job`]). Objects hold no state but
 //! who they are: every call and every property asks the controller. Nothing else in the service names zbus.
@@ -11,6 +12,7 @@
 
 mod caller;
 mod error;
+mod introspection;
 mod link;
 mod manager_job;
 mod objects;
