@@ -1,14 +1,14 @@
 //! The D-Bus edge: `org.ioasid1` on the bus.
 //!
-//! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]) and what lists them
-//! ([`objects`], [`introspection`]), what is told
-//! without being asked ([`teller`]), polkit ([`polkit`]), the connection that comes and goes ([`link`]), which descriptors
-//! come in over it ([`transport`]), and what the service manager says of our end ([`manager_job`]). Objects hold no state but
-//! who they are: every call and every property asks the controller. Nothing else in the service names zbus.
+//! Lives here: who calls ([`caller`]), the objects ([`service`], [`set`]) and what lists them ([`objects`],
+//! [`introspection`]), what is told without being asked ([`teller`]), polkit ([`polkit`]), the connection that comes and goes
+//! ([`link`]), which descriptors come in over it ([`transport`]), and what the service manager says of our end
+//! ([`manager_job`]). Objects hold no state but who they are: every call and every property asks the controller. Nothing
+//! else in the service names zbus.
 //!
 //! Every method goes the same way, through [`Core::answer`](caller): it says who calls, `Call::permit` asks the
-//! controller's one authorization function, the controller does it, and what is refused is counted. The list of objects
-//! alone is for whoever the bus lets in, and counted, too.
+//! controller's one authorization function, the controller does it, and what is refused is counted. What lists
+//! the objects alone is for whoever the bus lets in, and counted, too.
 
 mod caller;
 mod error;
