@@ -187,7 +187,8 @@ impl Machine {
     fn run(&self, command: &str) -> String {
         let output = self.try_run(command);
         if !output.status.success() {
-            let journal = self.try_run("journalctl --no-pager --unit 'ioasidd*' --unit 'holder*' --unit libvirtd | tail -n 60");
+            let journal =
+                self.try_run("journalctl --no-pager --unit 'ioasidd*' --unit 'holder*' --unit libvirtd | tail -n 60");
             eprintln!("{}", String::from_utf8_lossy(&journal.stdout));
         }
         said(command, &output)

@@ -73,13 +73,13 @@ fn a_domain_has_its_set_from_prepare_to_release_also_over_a_restart_of_libvirtd(
     assert!(scope.contains("qemu") && scope.contains("life") && !scope.ends_with("emulator"), "{scope}");
     libvirt.restart();
     assert_eq!(only(&daemon), set);
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     gone(&daemon);
     assert_eq!(std::fs::read_dir(daemon.runtime_dir().join("libvirt")).unwrap().count(), 0);
 
     libvirt.create(&qemu(&name, "", "")).unwrap();
     assert_eq!(daemon.sets(), [], "it asks for none");
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     drop(libvirt);
     daemon.finish();
 }
@@ -96,14 +96,14 @@ fn nothing_is_left_of_a_domain_whose_keeper_died_or_whose_metadata_became_junk()
     let killed = std::process::Command::new("kill").args(["-KILL", &keeper]).status().unwrap();
     assert!(killed.success());
     gone(&daemon);
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     assert_eq!(left(), 0);
 
     libvirt.create(&qemu(&name, &wanted(9), "")).unwrap();
     let uri = "https://ioasid.org/xmlns/libvirt/domain/1";
     libvirt.virsh_ok(&["metadata", &name, uri, "--live", "--key", "ioasid", "--set", "<set quota='many'/>"]);
     assert_eq!(only(&daemon).quota, 9, "it is too late for another one");
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     gone(&daemon);
     assert_eq!(left(), 0);
 
@@ -186,7 +186,7 @@ for line in ('{"alloc": {"count": 3}}', '{"alloc": {"count": 7}}', '{"info": {}}
     assert_eq!((&answers[2]["leased"], &answers[2]["set"]), (&json!(3), &json!(set.set.0)));
     assert_eq!(answers[3]["error"], "InvalidArgument");
     assert_eq!(daemon.current(&set.cgroup), 3);
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     gone(&daemon);
     drop(libvirt);
     daemon.finish();
@@ -213,7 +213,7 @@ fn a_set_fd_is_handed_to_a_running_qemu_by_its_monitor_and_lives_with_it() {
     assert!(said.contains("return"), "{said}");
     drop((set, fd));
     assert_eq!(only(&daemon).leased, 2, "QEMU holds it");
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     gone(&daemon);
     drop(libvirt);
     daemon.finish();
@@ -262,7 +262,7 @@ fn a_container_of_libvirts_inherits_a_set_fd_and_allocates_through_it() {
     assert!(hooked[0].cgroup.as_str().contains("lxc-"), "{}", hooked[0].cgroup);
     drop((set, fd));
     assert_eq!(daemon.sets().len(), 2, "the container holds it");
-    libvirt.virsh_ok(&["destroy", &name]);
+    libvirt.destroy(&name);
     gone(&daemon);
     drop(libvirt);
     daemon.finish();

@@ -141,6 +141,14 @@ impl Libvirt {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Ends a domain. Right after a restart libvirt may notice the end of its process before that of the call: then it says
+    /// that there is no such domain.
+    pub fn destroy(&self, name: &str) {
+        let output = self.virsh(&["destroy", name]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || said.contains("Domain not found"), "destroy {name}: {said}\n{}", self.log());
+    }
+
     /// Starts a domain from this XML; gives what virsh said against it.
     pub fn create(&self, xml: &str) -> Result<(), String> {
         let file = self.directory.path().join("domain.xml");
