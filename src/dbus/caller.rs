@@ -129,6 +129,11 @@ impl Core {
             Ok(call) => deed(call).await,
             Err(failure) => Err(failure),
         };
+        self.told(outcome)
+    }
+
+    /// What the caller is told, and where it is no answer the controller.
+    fn told<T>(&self, outcome: Result<T, Failure>) -> Result<T, BusError> {
         outcome.inspect_err(|failure| self.controller.report("D-Bus", failure)).map_err(BusError::from)
     }
 
@@ -149,7 +154,7 @@ impl Core {
             self.controller.admit(uid)?;
             list(uid).await
         };
-        outcome.await.inspect_err(|failure| self.controller.report("D-Bus", failure)).map_err(BusError::from)
+        self.told(outcome.await)
     }
 
     /// Counts a listing of so many entries: making it is work that one request does not pay for.

@@ -8,52 +8,24 @@ use super::Core;
 use super::error::BusError;
 use super::objects::Objects;
 use super::service::Manager;
-use super::set::SetObject;
-use crate::model::{Failure, Fault, SetId};
 use crate::proto::{BUS_PATH, BUS_SET_PREFIX};
 use std::fmt::Write;
 use std::sync::Arc;
+use zbus::fdo::Properties;
 use zbus::message::Header;
 use zbus::object_server::Interface;
 use zbus::{Connection, interface};
 
-const NAME: &str = "org.freedesktop.DBus.Introspectable";
 const HEAD: &str = r#"<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 <node>
 "#;
-/// What every object has. Source: the D-Bus specification, "Standard Interfaces".
-const STANDARD: &str = r#"  <interface name="org.freedesktop.DBus.Introspectable">
-    <method name="Introspect">
-      <arg type="s" direction="out"/>
-    </method>
-  </interface>
-  <interface name="org.freedesktop.DBus.Peer">
+/// What zbus answers at every object, and has nobody else describe. Source: the D-Bus specification, "Standard Interfaces".
+const PEER: &str = r#"  <interface name="org.freedesktop.DBus.Peer">
     <method name="Ping"/>
     <method name="GetMachineId">
       <arg type="s" direction="out"/>
     </method>
-  </interface>
-  <interface name="org.freedesktop.DBus.Properties">
-    <method name="Get">
-      <arg name="interface_name" type="s" direction="in"/>
-      <arg name="property_name" type="s" direction="in"/>
-      <arg type="v" direction="out"/>
-    </method>
-    <method name="Set">
-      <arg name="interface_name" type="s" direction="in"/>
-      <arg name="property_name" type="s" direction="in"/>
-      <arg name="value" type="v" direction="in"/>
-    </method>
-    <method name="GetAll">
-      <arg name="interface_name" type="s" direction="in"/>
-      <arg type="a{sv}" direction="out"/>
-    </method>
-    <signal name="PropertiesChanged">
-      <arg name="interface_name" type="s"/>
-      <arg name="changed_properties" type="a{sv}"/>
-      <arg name="invalidated_properties" type="as"/>
-    </signal>
   </interface>
 "#;
 
@@ -85,23 +57,14 @@ struct Introspection {
     place: Place,
 }
 
-/// Puts the manager and all that tells of what there is on a bus where there is nothing yet.
-pub(super) async fn serve_all(core: &Arc<Core>, connection: &Connection) -> Result<(), Failure> {
+/// Has every path above the sets tell its own, in place of zbus's telling.
+pub(super) async fn serve(core: &Arc<Core>, connection: &Connection) -> zbus::Result<()> {
     let server = connection.object_server();
-    let failed = |error: zbus::Error| Failure::from(Fault::from_error(&error).while_doing("put objects on the bus"));
-    server.at(BUS_PATH, Manager::new(Arc::clone(core))).await.map_err(failed)?;
-    // No set has this number. It makes the path above the sets, which stays.
-    SetObject::serve(core, connection, SetId(0)).await?;
     for place in Place::ALL {
-        server.at(place.path(), Stay).await.map_err(failed)?;
-        let name = zbus::names::InterfaceName::from_static_str_unchecked(NAME);
-        server.remove_named(place.path(), name).await.map_err(failed)?;
-        server.at(place.path(), Introspection { core: Arc::clone(core), place }).await.map_err(failed)?;
+        server.at(place.path(), Stay).await?;
+        server.remove_named(place.path(), Introspection::name()).await?;
+        server.at(place.path(), Introspection { core: Arc::clone(core), place }).await?;
     }
-    SetObject::withdraw(connection, SetId(0)).await?;
-    server.at(BUS_PATH, Objects::of_sets(core)).await.map_err(failed)?;
-    // At the root too, where some clients look; signals come from the nearer one.
-    server.at("/", Objects::of_all(core)).await.map_err(failed)?;
     Ok(())
 }
 
@@ -114,7 +77,9 @@ impl Stay {}
 
 impl Introspection {
     fn interfaces(&self, text: &mut String) {
-        text.push_str(STANDARD);
+        self.introspect_to_writer(text, 2);
+        text.push_str(PEER);
+        Properties.introspect_to_writer(text, 2);
         match self.place {
             Place::Root => Objects::of_all(&self.core).introspect_to_writer(text, 2),
             Place::Manager => {
@@ -162,6 +127,7 @@ impl Introspection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SetId;
 
     #[test]
     fn the_places_are_above_the_sets() {

@@ -1,15 +1,17 @@
 //! The connection to the bus, which comes and goes; the service stays.
 
 use super::caller::Callers;
+use super::objects::Objects;
 use super::pending::Pending;
 use super::polkit::Polkit;
+use super::service::Manager;
 use super::teller::Teller;
 use super::transport::BusStream;
 use super::{Adopt, Core, introspection};
 use crate::controller::{Consent, Controller};
 use crate::identity::Host;
 use crate::model::{Failure, Fault};
-use crate::proto::BUS_NAME;
+use crate::proto::{BUS_NAME, BUS_PATH};
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::path::Path;
@@ -132,7 +134,7 @@ impl Bus {
             None => connection::Builder::address(address).map_err(failed)?,
         };
         let connection = builder.build().await.map_err(failed)?;
-        introspection::serve_all(&self.core, &connection).await?;
+        self.serve(&connection).await.map_err(failed)?;
         let leavers = leavers(&connection).await.map_err(failed)?;
         self.core.polkit.use_bus(Some(connection.clone()));
         // Noted before the sets are listed: what comes in between is told twice rather than not at all.
@@ -142,6 +144,17 @@ impl Bus {
         let flags = RequestNameFlags::DoNotQueue.into();
         connection.request_name_with_flags(BUS_NAME, flags).await.map_err(failed)?;
         Ok((connection, teller, leavers))
+    }
+
+    /// Puts there what is there always.
+    async fn serve(&self, connection: &Connection) -> zbus::Result<()> {
+        let server = connection.object_server();
+        introspection::serve(&self.core, connection).await?;
+        server.at(BUS_PATH, Manager::new(Arc::clone(&self.core))).await?;
+        server.at(BUS_PATH, Objects::of_sets(&self.core)).await?;
+        // At the root too, where some clients look; signals come from the nearer one.
+        server.at("/", Objects::of_all(&self.core)).await?;
+        Ok(())
     }
 
     /// Serves until the connection ends.
