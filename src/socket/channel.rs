@@ -1,6 +1,6 @@
 //! One SEQPACKET socket that frames go over.
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Place};
 use crate::controller::too_many_on_the_way;
 use crate::model::{Failure, Refusal};
 use crate::proto::{
@@ -29,8 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many answers with descriptors may be on their way to who reads none of them. The kernel counts each such descriptor
 /// as the service's, for all who are served, and past RLIMIT_NOFILE lets it send none to anybody.
 const MOST_CARRYING: u32 = 4;
-/// The first pause while one that carries descriptors waits for the reader of those before it, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
+/// The pauses while one that carries descriptors waits for the reader of those before it.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// So many bytes of an answer of many pieces take the time of a request.
 const BYTES_OF_A_REQUEST: usize = 4096;
@@ -128,39 +129,33 @@ impl Channel {
             },
         };
         if !reply.fds.is_empty() && !self.can_carry() {
-            if place.is_none() {
-                let Ok(room) = backlog.enter(uid, reply.frame.len()) else { return false };
-                place = Some(room);
-            }
-            if tokio::time::timeout(PATIENCE, self.until_read()).await.is_err() {
+            let waits = has_place(&mut place, backlog, uid, reply.frame.len());
+            if !waits || tokio::time::timeout(PATIENCE, self.until_read()).await.is_err() {
                 return false;
             }
         }
         let Reply { header, frame, fds } = reply;
         let mut riders: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         for piece in split_reply(header, frame) {
-            match seqpacket::try_send(self.socket.as_fd(), &piece, &riders) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(()) => {
-                    riders.clear();
-                    continue;
+            let sent = match seqpacket::try_send(self.socket.as_fd(), &piece, &riders) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !has_place(&mut place, backlog, uid, piece.len()) {
+                        return false;
+                    }
+                    let sent = self.socket.write(|socket| seqpacket::try_send(socket, &piece, &riders));
+                    tokio::time::timeout(PATIENCE, sent).await.unwrap_or_else(|late| Err(late.into()))
                 }
-                // The descriptors are closed with this answer, and with them ends what was made.
+                at_once => at_once,
+            };
+            match sent {
+                // Descriptors ride on the first piece.
+                Ok(()) => riders.clear(),
+                // They are closed with this answer, and with them ends what was made.
                 Err(error) if seqpacket::is_too_many_on_the_way(&error) => {
                     return self.send_now(failed(header, too_many_on_the_way().into()));
                 }
                 Err(_) => return false,
             }
-            if place.is_none() {
-                let Ok(room) = backlog.enter(uid, piece.len()) else { return false };
-                place = Some(room);
-            }
-            let sent = self.socket.write(|socket| seqpacket::try_send(socket, &piece, &riders));
-            if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(()))) {
-                return false;
-            }
-            // Descriptors ride on the first piece.
-            riders.clear();
         }
         true
     }
@@ -181,10 +176,10 @@ impl Channel {
 
     /// Waits until the peer has read what came before an answer with descriptors. The kernel wakes nobody for it.
     async fn until_read(&self) {
-        let (mut pause, longest) = PAUSES;
+        let mut pause = FIRST_PAUSE;
         while !self.can_carry() {
             tokio::time::sleep(pause).await;
-            pause = longest.min(2 * pause);
+            pause = LONGEST_PAUSE.min(2 * pause);
         }
     }
 
@@ -195,6 +190,14 @@ impl Channel {
         let first = pieces.next().is_none_or(|piece| seqpacket::try_send(self.socket.as_fd(), &piece, &riders).is_ok());
         first && pieces.all(|piece| seqpacket::try_send(self.socket.as_fd(), &piece, &[]).is_ok())
     }
+}
+
+/// Whether an answer that has to wait may: it has its place, or gets one.
+fn has_place<'a>(place: &mut Option<Place<'a>>, backlog: &'a Backlog, uid: u32, bytes: usize) -> bool {
+    if place.is_none() {
+        *place = backlog.enter(uid, bytes).ok();
+    }
+    place.is_some()
 }
 
 /// How a message is received.

@@ -80,18 +80,21 @@ fn name_length(socket: BorrowedFd<'_>, call: NameCall) -> io::Result<libc::sockl
 
 /// How many bytes wait in the queue, of all messages; 0 also for an empty packet. Source: SIOCINQ, unix(7).
 pub fn pending_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut count: libc::c_int = 0;
-    // SAFETY: FIONREAD (the same number) writes one integer.
-    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
-    usize::try_from(count).map_err(io::Error::other)
+    // FIONREAD is the same number.
+    queued(socket, libc::FIONREAD)
 }
 
 /// How much of the queue the messages take that the peer has not read, in bytes of the kernel's; 0 once it read or closed.
 /// Source: SIOCOUTQ, unix(7).
 pub fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    // TIOCOUTQ is the same number.
+    queued(socket, libc::TIOCOUTQ)
+}
+
+fn queued(socket: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ (the same number) writes one integer.
-    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    // SAFETY: both callers' requests write one integer.
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), which, &raw mut count) })?;
     usize::try_from(count).map_err(io::Error::other)
 }
 
