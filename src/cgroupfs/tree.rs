@@ -54,7 +54,7 @@ pub struct Tree {
 }
 
 /// An entry of a directory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
     /// Where a reader goes on after it.
     cookie: u64,
@@ -117,7 +117,7 @@ impl Tree {
             }
             Request::Open { flags } => self.open_file(header, node, flags),
             Request::Opendir => {
-                self.list(node)?;
+                self.find_directory(node)?;
                 // Nothing is kept for it: see `read_directory`.
                 Ok(Message::opened(unique, 0, 0))
             }
@@ -185,12 +185,13 @@ impl Tree {
         Ok(Message::entry(unique, number, &directory_attributes(number, &metadata)))
     }
 
+    fn find_directory(&self, node: Node) -> Result<Found, Errno> {
+        if node.file.is_some() { Err(ENOTDIR) } else { self.find(node) }
+    }
+
     /// What is in a directory, in the order of cookies.
     fn list(&self, node: Node) -> Result<Vec<Entry>, Errno> {
-        if node.file.is_some() {
-            return Err(ENOTDIR);
-        }
-        let found = self.find(node)?;
+        let found = self.find_directory(node)?;
         let number = node.number().ok_or(ENOENT)?;
         let entry = |inode, directory, name: &str, cookie| Entry { cookie, inode, directory, name: name.to_owned() };
         let mut entries = vec![entry(number, true, ".", 1), entry(number, true, "..", 2)];
@@ -217,7 +218,8 @@ impl Tree {
         }
         let entries = self.listed.as_ref().map(|(_, entries)| entries.as_slice()).unwrap_or_default();
         let mut listing = Entries::default();
-        for entry in entries.iter().filter(|entry| entry.cookie > window.offset) {
+        let from = entries.partition_point(|entry| entry.cookie <= window.offset);
+        for entry in entries.iter().skip(from) {
             if !listing.push(window.size, entry.inode, entry.cookie, entry.directory, entry.name.as_bytes()) {
                 break;
             }
