@@ -9,6 +9,7 @@ use ioasid::client::{ClientError, Service, Session, Set};
 use ioasid::model::{CgroupPath, Pasid, PasidRange, Refusal, SetRequest};
 use ioasid::proto::{CgroupInfo, Phase, Recharge, ResetPeak, RevokeSet, SetCgroupMax, SetInfo, WatchKind};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[test]
@@ -102,6 +103,14 @@ impl Scene {
         Self { cgroups, daemon, service, set, victim, one, other, ids }
     }
 
+    /// Leaves no room: in the directory, nor in the file of the records, which has some in itself until that is used up.
+    fn fill(&mut self) -> PathBuf {
+        let ballast = small_state::fill(&self.daemon);
+        let named = (100..).map_while(|alias| self.one.alias_add(self.ids[7], alias).ok()).count();
+        assert!(named < 1000, "{named} names found room");
+        ballast
+    }
+
     fn book(&mut self) -> Book {
         let mut sets = self.daemon.sets();
         sets.sort_by_key(|set| set.set);
@@ -157,10 +166,7 @@ const REQUESTS: [Asking; 20] = [
 fn each_request_is_done_or_nothing_of_it_is_and_a_restart_agrees() {
     let mut scene = Scene::new();
     let mut failed = 0;
-    let ballast = small_state::fill(&scene.daemon);
-    // The file of the records has some room in itself: until that is used up.
-    let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
-    assert!(named < 1000, "{named} names found room");
+    let ballast = scene.fill();
     for (what, without_room, ask) in REQUESTS {
         let before = scene.book();
         match ask(&mut scene) {
@@ -209,9 +215,7 @@ fn what_was_done_takes_no_room_when_it_is_asked_for_again() {
     scene.service.call(&recharge, &[]).unwrap();
     scene.service.call(&limit, &[]).unwrap();
     scene.one.set_quota(200).unwrap();
-    let ballast = small_state::fill(&scene.daemon);
-    let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
-    assert!(named < 1000, "{named} names found room");
+    let ballast = scene.fill();
     let before = scene.book();
     scene.service.call(&recharge, &[]).unwrap();
     scene.service.call(&limit, &[]).unwrap();
@@ -225,9 +229,7 @@ fn what_was_done_takes_no_room_when_it_is_asked_for_again() {
 #[test]
 fn a_put_that_finds_no_room_is_refused_and_one_that_was_answered_stays_put() {
     let mut scene = Scene::new();
-    let ballast = small_state::fill(&scene.daemon);
-    let named = (100..).map_while(|alias| scene.one.alias_add(scene.ids[7], alias).ok()).count();
-    assert!(named < 1000, "{named} names found room");
+    let ballast = scene.fill();
     let held = scene.ids[2];
     let refused = scene.other.put(held).unwrap_err();
     assert!(matches!(refused, ClientError::Fault(_)), "{refused:?}");

@@ -150,7 +150,7 @@ fn hundreds_of_cgroups_that_were_used_and_removed_are_forgotten() {
             service.call(&max, &[]).unwrap();
         }
         drop(set);
-        eventually("the charge is gone", || (daemon.sets().is_empty()).then_some(()));
+        eventually("the charge is gone", || daemon.sets().is_empty().then_some(()));
         cgroups.remove(&format!("passing-{round}"));
     }
     // One place of 32 bytes for each cgroup that is known, after a head of 128.
